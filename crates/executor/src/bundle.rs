@@ -1,0 +1,66 @@
+//! Render bundles, which a guest records whole.
+
+use pontoon_wire::command::RenderBundleDesc;
+use pontoon_wire::limits::MAX_DYNAMIC_OFFSETS;
+use pontoon_wire::{Id, Op, Reader, handle as kind};
+
+use crate::End;
+use crate::create::label;
+use crate::encode::offsets;
+use crate::session::{Session, Tables};
+
+impl Session {
+    pub(crate) fn create_bundle(
+        &mut self,
+        device: Id<kind::Device>,
+        id: Id<kind::RenderBundle>,
+        desc: &RenderBundleDesc,
+    ) -> Result<(), End> {
+        self.usage.add_object(&self.limits)?;
+        let tables = &self.tables;
+        let mut encoder =
+            tables.devices.get(device)?.device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
+                label: label(&desc.encoder_label),
+                color_formats: &desc.color_formats,
+                depth_stencil: desc.depth_stencil,
+                sample_count: desc.sample_count,
+                multiview: desc.multiview,
+            });
+        let mut reader = Reader::new(&desc.ops);
+        while reader.remaining() > 0 {
+            record(tables, &mut encoder, &Op::take(&mut reader)?)?;
+        }
+        let bundle = encoder.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) });
+        self.tables.bundles.insert(id, bundle)
+    }
+}
+
+fn record<'a>(tables: &'a Tables, encoder: &mut wgpu::RenderBundleEncoder<'a>, op: &Op<'_>) -> Result<(), End> {
+    match op {
+        Op::SetRenderPipeline { pipeline } => encoder.set_pipeline(tables.render_pipelines.get(*pipeline)?),
+        Op::SetBindGroup { index, group, offsets: words } => {
+            let group = group.map(|id| tables.bind_groups.get(id)).transpose()?;
+            encoder.set_bind_group(*index, group, offsets(words, &mut [0; MAX_DYNAMIC_OFFSETS])?);
+        }
+        Op::SetImmediates { offset, data } => encoder.set_immediates(*offset, data),
+        Op::SetIndexBuffer { buffer, format, offset, size } => {
+            encoder.set_index_buffer(tables.slice(*buffer, *offset, *size)?, *format);
+        }
+        Op::SetVertexBuffer { slot, buffer, offset, size } => {
+            let slice = buffer.map(|id| tables.slice(id, *offset, *size)).transpose()?;
+            encoder.set_vertex_buffer(*slot, slice);
+        }
+        Op::Draw { first_vertex, end_vertex, first_instance, end_instance } => {
+            encoder.draw(*first_vertex..*end_vertex, *first_instance..*end_instance);
+        }
+        Op::DrawIndexed { first_index, end_index, base_vertex, first_instance, end_instance } => {
+            encoder.draw_indexed(*first_index..*end_index, *base_vertex, *first_instance..*end_instance);
+        }
+        Op::DrawIndirect { buffer, offset } => encoder.draw_indirect(tables.buffer(*buffer)?, *offset),
+        Op::DrawIndexedIndirect { buffer, offset } => {
+            encoder.draw_indexed_indirect(tables.buffer(*buffer)?, *offset);
+        }
+        op => return Err(End::Violation(format!("{} in a render bundle", op.name()))),
+    }
+    Ok(())
+}

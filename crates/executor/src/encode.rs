@@ -1,0 +1,346 @@
+//! Command encoders and their passes: recorded operations, resolved and executed one by one.
+
+use pontoon_wire::command::{BufferLocation, ComputePassDesc, RenderPassDesc, TextureLocation, TimestampWrites, Transitions};
+use pontoon_wire::limits::MAX_DYNAMIC_OFFSETS;
+use pontoon_wire::ops::Words;
+use pontoon_wire::{Id, Op, Reader, frame, handle as kind};
+use wgpu::BufferSlice;
+
+use crate::End;
+use crate::create::label;
+use crate::session::{Session, Tables};
+
+/// A command encoder and the pass that is open on it.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    encoder: wgpu::CommandEncoder,
+    pass: Pass,
+}
+
+#[derive(Debug)]
+enum Pass {
+    None,
+    Compute(wgpu::ComputePass<'static>),
+    Render(wgpu::RenderPass<'static>),
+}
+
+impl Recording {
+    pub fn new(encoder: wgpu::CommandEncoder) -> Self {
+        Self { encoder, pass: Pass::None }
+    }
+}
+
+fn misplaced(op: &Op<'_>, place: &str) -> End {
+    End::Violation(format!("{} {place}", op.name()))
+}
+
+/// Dynamic offsets, out of the wire's bytes.
+pub(crate) fn offsets<'a>(words: &Words<'_>, room: &'a mut [u32; MAX_DYNAMIC_OFFSETS]) -> Result<&'a [u32], End> {
+    let len = words.len();
+    let offsets = room
+        .get_mut(..len)
+        .ok_or_else(|| End::Violation(format!("{len} dynamic offsets, the maximum is {MAX_DYNAMIC_OFFSETS}")))?;
+    offsets.iter_mut().zip(words.iter()).for_each(|(offset, word)| *offset = word);
+    Ok(offsets)
+}
+
+impl Tables {
+    /// Part of a buffer, whose range was checked.
+    #[inline]
+    pub fn slice(&self, id: Id<kind::Buffer>, offset: u64, size: Option<u64>) -> Result<BufferSlice<'_>, End> {
+        let buffer = &self.buffers.get(id)?.buffer;
+        let end = size.map_or(Some(buffer.size()), |size| offset.checked_add(size));
+        match end {
+            Some(end) if offset < end && end <= buffer.size() => Ok(buffer.slice(offset..end)),
+            _ => Err(End::Violation(format!("part {offset}+{size:?} of buffer {id:?} of {} bytes", buffer.size()))),
+        }
+    }
+
+    /// A buffer.
+    #[inline]
+    pub fn buffer(&self, id: Id<kind::Buffer>) -> Result<&wgpu::Buffer, End> {
+        Ok(&self.buffers.get(id)?.buffer)
+    }
+
+    /// A place in a texture.
+    pub fn texture_location(&self, place: &TextureLocation) -> Result<wgpu::TexelCopyTextureInfo<'_>, End> {
+        Ok(wgpu::TexelCopyTextureInfo {
+            texture: &self.textures.get(place.texture)?.texture,
+            mip_level: place.mip_level,
+            origin: place.origin,
+            aspect: place.aspect,
+        })
+    }
+
+    fn buffer_location(&self, place: &BufferLocation) -> Result<wgpu::TexelCopyBufferInfo<'_>, End> {
+        Ok(wgpu::TexelCopyBufferInfo { buffer: self.buffer(place.buffer)?, layout: place.layout })
+    }
+
+    fn begin_compute(&self, encoder: &mut wgpu::CommandEncoder, desc: &ComputePassDesc) -> Result<Pass, End> {
+        let timestamp_writes = match &desc.timestamps {
+            Some(TimestampWrites { query_set, beginning, end }) => Some(wgpu::ComputePassTimestampWrites {
+                query_set: self.query_sets.get(*query_set)?,
+                beginning_of_pass_write_index: *beginning,
+                end_of_pass_write_index: *end,
+            }),
+            None => None,
+        };
+        let desc = wgpu::ComputePassDescriptor { label: label(&desc.label), timestamp_writes };
+        Ok(Pass::Compute(encoder.begin_compute_pass(&desc).forget_lifetime()))
+    }
+
+    fn begin_render(&self, encoder: &mut wgpu::CommandEncoder, desc: &RenderPassDesc) -> Result<Pass, End> {
+        let color_attachments = desc
+            .color
+            .iter()
+            .map(|target| {
+                let Some(target) = target else { return Ok(None) };
+                Ok(Some(wgpu::RenderPassColorAttachment {
+                    view: self.views.get(target.view)?,
+                    depth_slice: target.depth_slice,
+                    resolve_target: target.resolve_target.map(|id| self.views.get(id)).transpose()?,
+                    ops: operations(target.clear, target.store),
+                }))
+            })
+            .collect::<Result<Vec<_>, End>>()?;
+        let depth_stencil_attachment = match &desc.depth_stencil {
+            Some(target) => Some(wgpu::RenderPassDepthStencilAttachment {
+                view: self.views.get(target.view)?,
+                depth_ops: target.depth.map(|(clear, store)| operations(clear, store)),
+                stencil_ops: target.stencil.map(|(clear, store)| operations(clear, store)),
+            }),
+            None => None,
+        };
+        let timestamp_writes = match &desc.timestamps {
+            Some(TimestampWrites { query_set, beginning, end }) => Some(wgpu::RenderPassTimestampWrites {
+                query_set: self.query_sets.get(*query_set)?,
+                beginning_of_pass_write_index: *beginning,
+                end_of_pass_write_index: *end,
+            }),
+            None => None,
+        };
+        let desc = wgpu::RenderPassDescriptor {
+            label: label(&desc.label),
+            color_attachments: &color_attachments,
+            depth_stencil_attachment,
+            timestamp_writes,
+            occlusion_query_set: desc.occlusion_query_set.map(|id| self.query_sets.get(id)).transpose()?,
+            multiview_mask: desc.multiview_mask,
+        };
+        Ok(Pass::Render(encoder.begin_render_pass(&desc).forget_lifetime()))
+    }
+
+    fn transition(&self, encoder: &mut wgpu::CommandEncoder, hints: &Transitions) -> Result<(), End> {
+        let buffers = hints
+            .buffers
+            .iter()
+            .map(|(id, state)| Ok(wgpu::BufferTransition { buffer: self.buffer(*id)?, state: *state }))
+            .collect::<Result<Vec<_>, End>>()?;
+        let textures = hints
+            .textures
+            .iter()
+            .map(|(id, selector, state)| {
+                let texture = &self.textures.get(*id)?.texture;
+                Ok(wgpu::TextureTransition { texture, selector: selector.clone(), state: *state })
+            })
+            .collect::<Result<Vec<_>, End>>()?;
+        encoder.transition_resources(buffers.into_iter(), textures.into_iter());
+        Ok(())
+    }
+}
+
+fn operations<V: Default>(clear: Option<V>, store: bool) -> wgpu::Operations<V> {
+    wgpu::Operations {
+        load: clear.map_or(wgpu::LoadOp::Load, wgpu::LoadOp::Clear),
+        store: if store { wgpu::StoreOp::Store } else { wgpu::StoreOp::Discard },
+    }
+}
+
+impl Session {
+    /// Executes a piece of a recording.
+    pub(crate) fn encode(&mut self, piece: frame::Encode<'_>) -> Result<(), End> {
+        let mut encoders = std::mem::take(&mut self.tables.encoders);
+        let result = encoders.get_mut(piece.encoder).and_then(|recording| {
+            let mut reader = Reader::new(piece.ops);
+            while reader.remaining() > 0 {
+                recording.execute(&self.tables, Op::take(&mut reader)?)?;
+            }
+            Ok(())
+        });
+        self.tables.encoders = encoders;
+        result
+    }
+
+    pub(crate) fn finish_encoder(
+        &mut self,
+        encoder: Id<kind::CommandEncoder>,
+        id: Id<kind::CommandBuffer>,
+    ) -> Result<(), End> {
+        let Recording { encoder, pass } = self.tables.encoders.remove(encoder)?;
+        let buffer = encoder.finish();
+        drop(pass);
+        self.tables.command_buffers.insert(id, buffer)
+    }
+}
+
+impl Recording {
+    #[inline]
+    fn execute(&mut self, tables: &Tables, op: Op<'_>) -> Result<(), End> {
+        match (&op, &mut self.pass) {
+            (Op::EndPass {}, pass) => {
+                *pass = Pass::None;
+                Ok(())
+            }
+            (_, Pass::Compute(pass)) => compute(tables, pass, &op),
+            (_, Pass::Render(pass)) => render(tables, pass, &op),
+            (Op::BeginComputePass { desc }, Pass::None) => {
+                self.pass = tables.begin_compute(&mut self.encoder, &desc.0)?;
+                Ok(())
+            }
+            (Op::BeginRenderPass { desc }, Pass::None) => {
+                self.pass = tables.begin_render(&mut self.encoder, &desc.0)?;
+                Ok(())
+            }
+            (_, Pass::None) => encoder(tables, &mut self.encoder, &op),
+        }
+    }
+}
+
+fn compute(tables: &Tables, pass: &mut wgpu::ComputePass<'static>, op: &Op<'_>) -> Result<(), End> {
+    match op {
+        Op::SetComputePipeline { pipeline } => pass.set_pipeline(tables.compute_pipelines.get(*pipeline)?),
+        Op::SetBindGroup { index, group, offsets: words } => {
+            let group = group.map(|id| tables.bind_groups.get(id)).transpose()?;
+            pass.set_bind_group(*index, group, offsets(words, &mut [0; MAX_DYNAMIC_OFFSETS])?);
+        }
+        Op::SetImmediates { offset, data } => pass.set_immediates(*offset, data),
+        Op::Dispatch { x, y, z } => pass.dispatch_workgroups(*x, *y, *z),
+        Op::DispatchIndirect { buffer, offset } => {
+            pass.dispatch_workgroups_indirect(tables.buffer(*buffer)?, *offset);
+        }
+        Op::InsertDebugMarker { label } => pass.insert_debug_marker(label),
+        Op::PushDebugGroup { label } => pass.push_debug_group(label),
+        Op::PopDebugGroup {} => pass.pop_debug_group(),
+        Op::WriteTimestamp { query_set, index } => pass.write_timestamp(tables.query_sets.get(*query_set)?, *index),
+        Op::BeginPipelineStatisticsQuery { query_set, index } => {
+            pass.begin_pipeline_statistics_query(tables.query_sets.get(*query_set)?, *index);
+        }
+        Op::EndPipelineStatisticsQuery {} => pass.end_pipeline_statistics_query(),
+        op => return Err(misplaced(op, "in a compute pass")),
+    }
+    Ok(())
+}
+
+fn render(tables: &Tables, pass: &mut wgpu::RenderPass<'static>, op: &Op<'_>) -> Result<(), End> {
+    match op {
+        Op::SetRenderPipeline { pipeline } => pass.set_pipeline(tables.render_pipelines.get(*pipeline)?),
+        Op::SetBindGroup { index, group, offsets: words } => {
+            let group = group.map(|id| tables.bind_groups.get(id)).transpose()?;
+            pass.set_bind_group(*index, group, offsets(words, &mut [0; MAX_DYNAMIC_OFFSETS])?);
+        }
+        Op::SetImmediates { offset, data } => pass.set_immediates(*offset, data),
+        Op::SetIndexBuffer { buffer, format, offset, size } => {
+            pass.set_index_buffer(tables.slice(*buffer, *offset, *size)?, *format);
+        }
+        Op::SetVertexBuffer { slot, buffer, offset, size } => {
+            let slice = buffer.map(|id| tables.slice(id, *offset, *size)).transpose()?;
+            pass.set_vertex_buffer(*slot, slice);
+        }
+        Op::SetBlendConstant { r, g, b, a } => {
+            pass.set_blend_constant(wgpu::Color { r: *r, g: *g, b: *b, a: *a });
+        }
+        Op::SetScissorRect { x, y, width, height } => pass.set_scissor_rect(*x, *y, *width, *height),
+        Op::SetViewport { x, y, width, height, min_depth, max_depth } => {
+            pass.set_viewport(*x, *y, *width, *height, *min_depth, *max_depth);
+        }
+        Op::SetStencilReference { reference } => pass.set_stencil_reference(*reference),
+        Op::Draw { first_vertex, end_vertex, first_instance, end_instance } => {
+            pass.draw(*first_vertex..*end_vertex, *first_instance..*end_instance);
+        }
+        Op::DrawIndexed { first_index, end_index, base_vertex, first_instance, end_instance } => {
+            pass.draw_indexed(*first_index..*end_index, *base_vertex, *first_instance..*end_instance);
+        }
+        Op::ExecuteBundles { bundles } => {
+            let bundles = bundles.iter().map(|id| tables.bundles.get(id)).collect::<Result<Vec<_>, _>>()?;
+            pass.execute_bundles(bundles);
+        }
+        Op::BeginOcclusionQuery { index } => pass.begin_occlusion_query(*index),
+        Op::EndOcclusionQuery {} => pass.end_occlusion_query(),
+        Op::InsertDebugMarker { label } => pass.insert_debug_marker(label),
+        Op::PushDebugGroup { label } => pass.push_debug_group(label),
+        Op::PopDebugGroup {} => pass.pop_debug_group(),
+        Op::WriteTimestamp { query_set, index } => pass.write_timestamp(tables.query_sets.get(*query_set)?, *index),
+        Op::BeginPipelineStatisticsQuery { query_set, index } => {
+            pass.begin_pipeline_statistics_query(tables.query_sets.get(*query_set)?, *index);
+        }
+        Op::EndPipelineStatisticsQuery {} => pass.end_pipeline_statistics_query(),
+        op => return draw_indirect(tables, pass, op),
+    }
+    Ok(())
+}
+
+fn draw_indirect(tables: &Tables, pass: &mut wgpu::RenderPass<'static>, op: &Op<'_>) -> Result<(), End> {
+    match op {
+        Op::DrawIndirect { buffer, offset } => pass.draw_indirect(tables.buffer(*buffer)?, *offset),
+        Op::DrawIndexedIndirect { buffer, offset } => {
+            pass.draw_indexed_indirect(tables.buffer(*buffer)?, *offset);
+        }
+        Op::MultiDrawIndirect { buffer, offset, count } => {
+            pass.multi_draw_indirect(tables.buffer(*buffer)?, *offset, *count);
+        }
+        Op::MultiDrawIndexedIndirect { buffer, offset, count } => {
+            pass.multi_draw_indexed_indirect(tables.buffer(*buffer)?, *offset, *count);
+        }
+        Op::MultiDrawIndirectCount { buffer, offset, count_buffer, count_offset, max_count } => {
+            let (buffer, count_buffer) = (tables.buffer(*buffer)?, tables.buffer(*count_buffer)?);
+            pass.multi_draw_indirect_count(buffer, *offset, count_buffer, *count_offset, *max_count);
+        }
+        Op::MultiDrawIndexedIndirectCount { buffer, offset, count_buffer, count_offset, max_count } => {
+            let (buffer, count_buffer) = (tables.buffer(*buffer)?, tables.buffer(*count_buffer)?);
+            pass.multi_draw_indexed_indirect_count(buffer, *offset, count_buffer, *count_offset, *max_count);
+        }
+        op => return Err(misplaced(op, "in a render pass")),
+    }
+    Ok(())
+}
+
+fn encoder(tables: &Tables, encoder: &mut wgpu::CommandEncoder, op: &Op<'_>) -> Result<(), End> {
+    match op {
+        Op::CopyBufferToBuffer { source, source_offset, destination, destination_offset, size } => {
+            let (source, destination) = (tables.buffer(*source)?, tables.buffer(*destination)?);
+            encoder.copy_buffer_to_buffer(source, *source_offset, destination, *destination_offset, *size);
+        }
+        Op::CopyBufferToTexture { source, destination, size } => {
+            let (source, destination) = (tables.buffer_location(&source.0)?, tables.texture_location(&destination.0)?);
+            encoder.copy_buffer_to_texture(source, destination, *size.0);
+        }
+        Op::CopyTextureToBuffer { source, destination, size } => {
+            let (source, destination) = (tables.texture_location(&source.0)?, tables.buffer_location(&destination.0)?);
+            encoder.copy_texture_to_buffer(source, destination, *size.0);
+        }
+        Op::CopyTextureToTexture { source, destination, size } => {
+            let (source, destination) = (tables.texture_location(&source.0)?, tables.texture_location(&destination.0)?);
+            encoder.copy_texture_to_texture(source, destination, *size.0);
+        }
+        Op::ClearTexture { texture, range } => {
+            encoder.clear_texture(&tables.textures.get(*texture)?.texture, &range.0);
+        }
+        Op::ClearBuffer { buffer, offset, size } => encoder.clear_buffer(tables.buffer(*buffer)?, *offset, *size),
+        Op::InsertDebugMarker { label } => encoder.insert_debug_marker(label),
+        Op::PushDebugGroup { label } => encoder.push_debug_group(label),
+        Op::PopDebugGroup {} => encoder.pop_debug_group(),
+        Op::WriteTimestamp { query_set, index } => {
+            encoder.write_timestamp(tables.query_sets.get(*query_set)?, *index);
+        }
+        Op::ResolveQuerySet { query_set, first, count, destination, destination_offset } => {
+            let Some(end) = first.checked_add(*count) else {
+                return Err(misplaced(op, "of more queries than there can be"));
+            };
+            let (set, destination) = (tables.query_sets.get(*query_set)?, tables.buffer(*destination)?);
+            encoder.resolve_query_set(set, *first..end, destination, *destination_offset);
+        }
+        Op::TransitionResources { transitions } => tables.transition(encoder, &transitions.0)?,
+        op => return Err(misplaced(op, "outside a pass")),
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Submissions: sending them to the queue, seeing them finish, ending those that never do.
+
+use std::time::{Duration, Instant};
+
+use pontoon_wire::event::Event;
+use pontoon_wire::frame::Submit;
+use pontoon_wire::{Id, handle as kind};
+
+use crate::End;
+use crate::session::{DeviceEntry, InFlight, Session};
+
+impl Session {
+    pub(crate) fn submit(&mut self, submit: Submit<'_>) -> Result<(), End> {
+        let command_buffers = submit
+            .buffers()
+            .map(|id| self.tables.command_buffers.remove(id))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.usage.objects -= command_buffers.len() as u64;
+        let entry = self.tables.devices.get_mut(submit.device)?;
+        if submit.index != entry.submitted + 1 {
+            return Err(End::Violation(format!("submission {} after {}", submit.index, entry.submitted)));
+        }
+        entry.submitted = submit.index;
+        let token = entry.queue.submit(command_buffers);
+        entry.in_flight.push_back(InFlight { index: submit.index, token, since: Instant::now() });
+        self.usage.submissions += 1;
+        self.unsubmitted = 0;
+        Ok(())
+    }
+
+    pub(crate) fn notify_done(&mut self, device: Id<kind::Device>, index: u64) -> Result<(), End> {
+        let entry = self.tables.devices.get_mut(device)?;
+        let last = entry.notify.back().copied().unwrap_or(0);
+        if index > entry.submitted || index < last {
+            return Err(End::Violation(format!("question after submission {index} of {}", entry.submitted)));
+        }
+        self.usage.round_trips += 1;
+        entry.notify.push_back(index);
+        Ok(())
+    }
+
+    /// Whether the guest waits for something that only the GPU can bring about.
+    pub fn is_awaited(&mut self) -> bool {
+        !self.waiting.is_empty() || self.tables.devices.iter_mut().any(|(_, entry)| !entry.notify.is_empty())
+    }
+
+    /// Whether submissions are under way.
+    pub fn is_busy(&mut self) -> bool {
+        self.tables.devices.iter_mut().any(|(_, entry)| !entry.in_flight.is_empty())
+    }
+
+    /// Sees what the GPU has finished, waiting up to `wait` for the oldest submission, and puts the news
+    /// in the outbox.
+    ///
+    /// # Errors
+    /// [`End::Watchdog`] where a submission is older than the limit.
+    pub fn progress(&mut self, wait: Duration) -> Result<(), End> {
+        let limit = self.limits.submission_seconds;
+        let mut overdue = false;
+        for (_, entry) in self.tables.devices.iter_mut() {
+            self.usage.gpu_nanoseconds += retire(entry, wait);
+            overdue |= entry.in_flight.front().is_some_and(|oldest| oldest.since.elapsed().as_secs() >= limit);
+        }
+        // Mappings and losses that `wgpu` reported come before the news that the work is done.
+        self.collect_reports();
+        let mut done = Vec::new();
+        for (device, entry) in self.tables.devices.iter_mut() {
+            let finished = entry.in_flight.front().map_or(u64::MAX, |oldest| oldest.index - 1);
+            while entry.notify.front().is_some_and(|index| *index <= finished) {
+                done.extend(entry.notify.pop_front().map(|index| Event::Done { device, index }));
+            }
+        }
+        done.iter().for_each(|event| self.send(event));
+        if overdue { Err(End::Watchdog { limit }) } else { Ok(()) }
+    }
+}
+
+/// Forgets finished submissions; how many nanoseconds they kept the queue busy.
+fn retire(entry: &mut DeviceEntry, wait: Duration) -> u64 {
+    let mut busy = 0;
+    let mut wait = wait;
+    if entry.in_flight.is_empty() {
+        // Mappings of idle buffers come through without a submission.
+        let _ = entry.device.poll(wgpu::PollType::Poll);
+    }
+    while let Some(oldest) = entry.in_flight.front() {
+        let poll = wgpu::PollType::Wait { submission_index: Some(oldest.token.clone()), timeout: Some(wait) };
+        if let Err(wgpu::PollError::Timeout) = entry.device.poll(poll) {
+            break;
+        }
+        let now = Instant::now();
+        busy += now.duration_since(oldest.since).as_nanos() as u64;
+        entry.in_flight.pop_front();
+        // The next one has had the queue to itself only since now, as far as the accounts go.
+        if let Some(next) = entry.in_flight.front_mut() {
+            next.since = now;
+        }
+        wait = Duration::ZERO;
+    }
+    busy
+}

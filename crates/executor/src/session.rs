@@ -1,0 +1,248 @@
+//! One guest's session: its tables, and the way of a frame through them.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
+
+use pontoon_wire::event::{Event, Message};
+use pontoon_wire::frame::{self, code};
+use pontoon_wire::handle as kind;
+use pontoon_wire::{Command, Id, Kind};
+
+use crate::encode::Recording;
+use crate::errors::{Report, Reports, error_event};
+use crate::map::Mapping;
+use crate::table::Table;
+use crate::upload::Write;
+use crate::{Arena, End, Host, Limits, Usage};
+
+/// A device and its queue.
+#[derive(Debug)]
+pub(crate) struct DeviceEntry {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    /// The guest's number of the last submission.
+    pub submitted: u64,
+    /// Submissions that were not seen finished yet, oldest first.
+    pub in_flight: VecDeque<InFlight>,
+    /// Submissions that the guest wants to hear of, in order.
+    pub notify: VecDeque<u64>,
+}
+
+/// A submission under way.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub index: u64,
+    pub token: wgpu::SubmissionIndex,
+    pub since: Instant,
+}
+
+/// A buffer and its mapping.
+#[derive(Debug)]
+pub(crate) struct BufferEntry {
+    pub buffer: wgpu::Buffer,
+    pub device: Id<kind::Device>,
+    pub mapping: Option<Mapping>,
+    /// Bytes counted for it, until it is destroyed or dropped.
+    pub counted: u64,
+}
+
+/// A texture.
+#[derive(Debug)]
+pub(crate) struct TextureEntry {
+    pub texture: wgpu::Texture,
+    /// Bytes counted for it, until it is destroyed or dropped.
+    pub counted: u64,
+}
+
+/// All objects of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    pub devices: Table<kind::Device, DeviceEntry>,
+    pub buffers: Table<kind::Buffer, BufferEntry>,
+    pub textures: Table<kind::Texture, TextureEntry>,
+    pub views: Table<kind::TextureView, wgpu::TextureView>,
+    pub samplers: Table<kind::Sampler, wgpu::Sampler>,
+    pub bind_group_layouts: Table<kind::BindGroupLayout, wgpu::BindGroupLayout>,
+    pub bind_groups: Table<kind::BindGroup, wgpu::BindGroup>,
+    pub pipeline_layouts: Table<kind::PipelineLayout, wgpu::PipelineLayout>,
+    pub shader_modules: Table<kind::ShaderModule, wgpu::ShaderModule>,
+    pub compute_pipelines: Table<kind::ComputePipeline, wgpu::ComputePipeline>,
+    pub render_pipelines: Table<kind::RenderPipeline, wgpu::RenderPipeline>,
+    pub query_sets: Table<kind::QuerySet, wgpu::QuerySet>,
+    pub encoders: Table<kind::CommandEncoder, Recording>,
+    pub command_buffers: Table<kind::CommandBuffer, wgpu::CommandBuffer>,
+    pub bundles: Table<kind::RenderBundle, wgpu::RenderBundle>,
+    pub external_textures: Table<kind::ExternalTexture, wgpu::ExternalTexture>,
+}
+
+/// One guest's session.
+pub struct Session {
+    pub(crate) host: Rc<Host>,
+    pub(crate) tables: Tables,
+    pub(crate) limits: Limits,
+    pub(crate) usage: Usage,
+    pub(crate) reports: Reports,
+    pub(crate) arena: Box<dyn Arena>,
+    /// The buffer write whose pieces are arriving.
+    pub(crate) write: Option<Write>,
+    /// Mappings that `wgpu` has not answered yet.
+    pub(crate) waiting: VecDeque<(u64, Id<kind::Buffer>)>,
+    /// Payload for the next command.
+    pub(crate) staged: Vec<u8>,
+    /// Bytes of upload since the last submission.
+    pub(crate) unsubmitted: u64,
+    /// Frames for the guest.
+    pub(crate) out: Vec<u8>,
+    /// Room for copies out of shared memory, kept.
+    pub(crate) scratch: Vec<u8>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("usage", &self.usage).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A session without objects.
+    pub fn new(host: Rc<Host>, limits: Limits, arena: Box<dyn Arena>) -> Self {
+        Self {
+            host,
+            tables: Tables::default(),
+            limits,
+            usage: Usage::default(),
+            reports: Reports::default(),
+            arena,
+            write: None,
+            waiting: VecDeque::new(),
+            staged: Vec::new(),
+            unsubmitted: 0,
+            out: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// What the session uses.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Frames for the guest, to be sent and cleared.
+    pub fn outbox(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Executes one frame. Its errors, if `wgpu` rejects it, are in the outbox afterwards.
+    ///
+    /// # Errors
+    /// [`End`] where the session is over.
+    pub fn execute(&mut self, code: u8, body: &[u8]) -> Result<(), End> {
+        self.usage.commands += 1;
+        match code {
+            code::ENCODE => self.encode(frame::Encode::decode(body)?)?,
+            code::SUBMIT => self.submit(frame::Submit::decode(body)?)?,
+            code::FORGET => self.forget(frame::Forget::decode(body)?)?,
+            code::WRITE_BUFFER => self.write_buffer(frame::WriteBuffer::decode(body)?)?,
+            code::WRITE_MAPPED => self.write_mapped(frame::WriteBuffer::decode(body)?)?,
+            code::STAGE => self.stage(body)?,
+            code::COMMAND => self.command(pontoon_wire::decode(body)?)?,
+            code => return Err(End::Violation(format!("unknown frame code {code}"))),
+        }
+        self.collect_reports();
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), End> {
+        use Command as C;
+        match command {
+            C::Barrier { call } => {
+                self.collect_reports();
+                self.reply(call, pontoon_wire::event::Reply::Barrier);
+            }
+            C::RequestDevice { call, adapter, id, desc } => self.request_device(call, adapter, id, &desc)?,
+            C::FormatFeatures { call, adapter, format } => self.format_features(call, adapter, format)?,
+            C::CompilationInfo { call, module } => self.compilation_info(call, module)?,
+            C::NotifyDone { device, index } => self.notify_done(device, index)?,
+            C::MapBuffer { buffer, map, write, offset, size } => self.map(buffer, map, write, offset..offset.saturating_add(size))?,
+            C::UnmapBuffer { buffer } => self.unmap(buffer)?,
+            C::WriteTexture { device, destination, layout, size, staged } => {
+                self.write_texture(device, destination, layout, size, staged)?;
+            }
+            C::FinishEncoder { encoder, id } => self.finish_encoder(encoder, id)?,
+            C::CreateRenderBundle { device, id, desc } => self.create_bundle(device, id, &desc)?,
+            C::CreateComputePipeline { device, id, desc } => self.create_compute_pipeline(device, id, &desc)?,
+            C::CreateRenderPipeline { device, id, desc } => self.create_render_pipeline(device, id, &desc)?,
+            C::DestroyBuffer { buffer } => self.destroy_buffer(buffer)?,
+            C::DestroyTexture { texture } => self.destroy_texture(texture)?,
+            C::DestroyExternalTexture { texture } => self.tables.external_textures.get(texture)?.destroy(),
+            C::DestroyQuerySet { query_set } => self.tables.query_sets.get(query_set)?.destroy(),
+            C::DestroyDevice { device } => self.tables.devices.get(device)?.device.destroy(),
+            create => self.create(create)?,
+        }
+        Ok(())
+    }
+
+    /// Turns what `wgpu` reported since the last call into events.
+    pub(crate) fn collect_reports(&mut self) {
+        for report in self.reports.take() {
+            let event = match report {
+                Report::Error { device, kind, message } => {
+                    self.usage.errors += 1;
+                    error_event(device, self.usage.commands, kind, message)
+                }
+                Report::Lost { device, destroyed, message } => {
+                    Event::DeviceLost { device, destroyed, message: Message::cut(message) }
+                }
+                Report::Mapped { map, ok } => {
+                    self.mapped(map, ok);
+                    continue;
+                }
+            };
+            self.send(&event);
+        }
+    }
+
+    pub(crate) fn send(&mut self, event: &Event) {
+        frame::put_encoded(&mut self.out, code::EVENT, event);
+    }
+
+    pub(crate) fn reply(&mut self, call: u32, reply: pontoon_wire::event::Reply) {
+        self.usage.round_trips += 1;
+        self.send(&Event::Reply { call, reply });
+    }
+
+    fn forget(&mut self, forget: frame::Forget) -> Result<(), End> {
+        fn id<K>(forget: frame::Forget) -> Id<K> {
+            Id::from_bits(forget.id)
+        }
+        let tables = &mut self.tables;
+        match forget.kind {
+            kind::Buffer::CODE => {
+                let entry = tables.buffers.remove(id(forget))?;
+                self.usage.memory_bytes -= entry.counted;
+                if let Some(at) = entry.mapping.and_then(|mapping| mapping.placed) {
+                    self.arena.free(at);
+                }
+            }
+            kind::Texture::CODE => self.usage.memory_bytes -= tables.textures.remove(id(forget))?.counted,
+            kind::Device::CODE => drop(tables.devices.remove(id(forget))?),
+            kind::TextureView::CODE => drop(tables.views.remove(id(forget))?),
+            kind::Sampler::CODE => drop(tables.samplers.remove(id(forget))?),
+            kind::BindGroupLayout::CODE => drop(tables.bind_group_layouts.remove(id(forget))?),
+            kind::BindGroup::CODE => drop(tables.bind_groups.remove(id(forget))?),
+            kind::PipelineLayout::CODE => drop(tables.pipeline_layouts.remove(id(forget))?),
+            kind::ShaderModule::CODE => drop(tables.shader_modules.remove(id(forget))?),
+            kind::ComputePipeline::CODE => drop(tables.compute_pipelines.remove(id(forget))?),
+            kind::RenderPipeline::CODE => drop(tables.render_pipelines.remove(id(forget))?),
+            kind::QuerySet::CODE => drop(tables.query_sets.remove(id(forget))?),
+            kind::CommandEncoder::CODE => drop(tables.encoders.remove(id(forget))?),
+            kind::CommandBuffer::CODE => drop(tables.command_buffers.remove(id(forget))?),
+            kind::RenderBundle::CODE => drop(tables.bundles.remove(id(forget))?),
+            kind::ExternalTexture::CODE => drop(tables.external_textures.remove(id(forget))?),
+            code => return Err(End::Violation(format!("unknown kind of object {code}"))),
+        }
+        self.usage.objects -= 1;
+        Ok(())
+    }
+}
