@@ -48,6 +48,7 @@ impl Session {
             }
             Err(message) => {
                 self.usage.objects -= 1;
+                self.tables.devices.skip(id)?;
                 Err(Message::cut(message))
             }
         };
@@ -177,6 +178,7 @@ impl Session {
     ) -> Result<(), End> {
         let device = &self.tables.devices.get(device_id)?.device;
         let mut desc = desc.map_label(label);
+        let (size, usage) = (desc.size, desc.usage);
         let fits = self.usage.add_memory(desc.size, &self.limits);
         let counted = if fits { desc.size } else { 0 };
         let buffer = if fits {
@@ -187,7 +189,8 @@ impl Session {
             (desc.size, desc.mapped_at_creation) = (u64::MAX & !3, false);
             self.reports.quietly(|| device.create_buffer(&desc))
         };
-        self.tables.buffers.insert(id, BufferEntry { buffer, device: device_id, mapping: None, counted })
+        let entry = BufferEntry { buffer, device: device_id, size, usage, mapping: None, counted };
+        self.tables.buffers.insert(id, entry)
     }
 
     fn create_texture(

@@ -48,11 +48,11 @@ impl Tables {
     /// Part of a buffer, whose range was checked.
     #[inline]
     pub fn slice(&self, id: Id<kind::Buffer>, offset: u64, size: Option<u64>) -> Result<BufferSlice<'_>, End> {
-        let buffer = &self.buffers.get(id)?.buffer;
-        let end = size.map_or(Some(buffer.size()), |size| offset.checked_add(size));
+        let entry = self.buffers.get(id)?;
+        let end = size.map_or(Some(entry.size), |size| offset.checked_add(size));
         match end {
-            Some(end) if offset < end && end <= buffer.size() => Ok(buffer.slice(offset..end)),
-            _ => Err(End::Violation(format!("part {offset}+{size:?} of buffer {id:?} of {} bytes", buffer.size()))),
+            Some(end) if offset < end && end <= entry.size => Ok(entry.buffer.slice(offset..end)),
+            _ => Err(End::Violation(format!("part {offset}+{size:?} of buffer {id:?} of {} bytes", entry.size))),
         }
     }
 

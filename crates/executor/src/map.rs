@@ -29,7 +29,7 @@ impl Session {
         range: Range<u64>,
     ) -> Result<(), End> {
         let entry = self.tables.buffers.get_mut(id)?;
-        if range.start > range.end || range.end > entry.buffer.size() || entry.mapping.is_some() {
+        if range.start > range.end || range.end > entry.size || entry.mapping.is_some() {
             return Err(End::Violation(format!("mapping {range:?} of buffer {id:?} which is mapped or shorter")));
         }
         let mode = if write { wgpu::MapMode::Write } else { wgpu::MapMode::Read };
@@ -79,7 +79,7 @@ impl Session {
         copied?;
         let start = write.offset.saturating_add(write.at);
         let end = start.saturating_add(bytes.len() as u64);
-        if end > entry.buffer.size() {
+        if end > entry.size {
             return Err(End::Violation(format!("bytes {start}..{end} of buffer {:?}", write.buffer)));
         }
         // A buffer whose creation or mapping failed has no range: its bytes go nowhere, as they would locally.

@@ -9,6 +9,9 @@ use pontoon_wire::{Id, handle as kind};
 use crate::End;
 use crate::session::{DeviceEntry, InFlight, Session};
 
+/// Most questions after unfinished submissions at once.
+const MAX_QUESTIONS: usize = 65_536;
+
 impl Session {
     pub(crate) fn submit(&mut self, submit: Submit<'_>) -> Result<(), End> {
         let command_buffers = submit
@@ -28,14 +31,13 @@ impl Session {
         Ok(())
     }
 
-    pub(crate) fn notify_done(&mut self, device: Id<kind::Device>, index: u64) -> Result<(), End> {
+    pub(crate) fn notify_done(&mut self, device: Id<kind::Device>, index: u64, call: u32) -> Result<(), End> {
         let entry = self.tables.devices.get_mut(device)?;
-        let last = entry.notify.back().copied().unwrap_or(0);
-        if index > entry.submitted || index < last {
+        if index > entry.submitted || entry.notify.len() == MAX_QUESTIONS {
             return Err(End::Violation(format!("question after submission {index} of {}", entry.submitted)));
         }
         self.usage.round_trips += 1;
-        entry.notify.push_back(index);
+        entry.notify.push_back((index, call));
         Ok(())
     }
 
@@ -66,9 +68,13 @@ impl Session {
         let mut done = Vec::new();
         for (device, entry) in self.tables.devices.iter_mut() {
             let finished = entry.in_flight.front().map_or(u64::MAX, |oldest| oldest.index - 1);
-            while entry.notify.front().is_some_and(|index| *index <= finished) {
-                done.extend(entry.notify.pop_front().map(|index| Event::Done { device, index }));
-            }
+            entry.notify.retain(|&(index, call)| {
+                let waits = index > finished;
+                if !waits {
+                    done.push(Event::Done { device, index, call });
+                }
+                waits
+            });
         }
         done.iter().for_each(|event| self.send(event));
         if overdue { Err(End::Watchdog { limit }) } else { Ok(()) }

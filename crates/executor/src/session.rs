@@ -25,8 +25,8 @@ pub(crate) struct DeviceEntry {
     pub submitted: u64,
     /// Submissions that were not seen finished yet, oldest first.
     pub in_flight: VecDeque<InFlight>,
-    /// Submissions that the guest wants to hear of, in order.
-    pub notify: VecDeque<u64>,
+    /// Submissions that the guest wants to hear of, and the numbers of its questions.
+    pub notify: VecDeque<(u64, u32)>,
 }
 
 /// A submission under way.
@@ -42,6 +42,9 @@ pub(crate) struct InFlight {
 pub(crate) struct BufferEntry {
     pub buffer: wgpu::Buffer,
     pub device: Id<kind::Device>,
+    /// Size and usage as the guest asked for them; those of `buffer` differ where its creation failed.
+    pub size: u64,
+    pub usage: wgpu::BufferUsages,
     pub mapping: Option<Mapping>,
     /// Bytes counted for it, until it is destroyed or dropped.
     pub counted: u64,
@@ -163,7 +166,7 @@ impl Session {
             C::RequestDevice { call, adapter, id, desc } => self.request_device(call, adapter, id, &desc)?,
             C::FormatFeatures { call, adapter, format } => self.format_features(call, adapter, format)?,
             C::CompilationInfo { call, module } => self.compilation_info(call, module)?,
-            C::NotifyDone { device, index } => self.notify_done(device, index)?,
+            C::NotifyDone { device, index, call } => self.notify_done(device, index, call)?,
             C::MapBuffer { buffer, map, write, offset, size } => self.map(buffer, map, write, offset..offset.saturating_add(size))?,
             C::UnmapBuffer { buffer } => self.unmap(buffer)?,
             C::WriteTexture { device, destination, layout, size, staged } => {

@@ -18,13 +18,12 @@ struct Slot<T> {
 #[derive(Debug)]
 pub struct Table<K, T> {
     slots: Vec<Slot<T>>,
-    live: usize,
     kind: PhantomData<K>,
 }
 
 impl<K, T> Default for Table<K, T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), live: 0, kind: PhantomData }
+        Self { slots: Vec::new(), kind: PhantomData }
     }
 }
 
@@ -38,16 +37,26 @@ impl<K: Kind, T> Table<K, T> {
     /// # Errors
     /// [`End::Violation`] where the name is taken, stale or not dense.
     pub fn insert(&mut self, id: Id<K>, object: T) -> Result<(), End> {
+        self.fill(id, Some(object))
+    }
+
+    /// Uses the name `id` up for an object that could not be created.
+    ///
+    /// # Errors
+    /// As [`Table::insert`].
+    pub fn skip(&mut self, id: Id<K>) -> Result<(), End> {
+        self.fill(id, None)
+    }
+
+    fn fill(&mut self, id: Id<K>, object: Option<T>) -> Result<(), End> {
         let index = id.index() as usize;
         if index == self.slots.len() && id.generation() == 1 && index < MAX_OBJECTS_PER_KIND {
-            self.slots.push(Slot { generation: 1, object: Some(object) });
-            self.live += 1;
+            self.slots.push(Slot { generation: 1, object });
             return Ok(());
         }
         match self.slots.get_mut(index) {
             Some(slot) if slot.object.is_none() && slot.generation.checked_add(1) == Some(id.generation()) => {
-                *slot = Slot { generation: id.generation(), object: Some(object) };
-                self.live += 1;
+                *slot = Slot { generation: id.generation(), object };
                 Ok(())
             }
             Some(_) => Err(Self::violation(id, "is taken or stale")),
@@ -86,17 +95,9 @@ impl<K: Kind, T> Table<K, T> {
     pub fn remove(&mut self, id: Id<K>) -> Result<T, End> {
         let slot = self.slots.get_mut(id.index() as usize).filter(|slot| slot.generation == id.generation());
         match slot.and_then(|slot| slot.object.take()) {
-            Some(object) => {
-                self.live -= 1;
-                Ok(object)
-            }
+            Some(object) => Ok(object),
             None => Err(Self::violation(id, "does not exist")),
         }
-    }
-
-    /// How many objects there are.
-    pub fn len(&self) -> usize {
-        self.live
     }
 
     /// All objects and their names.
@@ -127,6 +128,5 @@ mod tests {
         table.insert(Id::new(0, 2), "second").unwrap();
         assert_eq!(table.get(Id::new(0, 2)), Ok(&"second"));
         assert!(table.get(Id::new(0, 1)).unwrap_err().to_string().contains("buffer 0.1"));
-        assert_eq!(table.len(), 1);
     }
 }

@@ -52,6 +52,8 @@ pub enum Event {
         device: Id<Device>,
         /// The guest's number of the submission; all earlier ones are finished too.
         index: u64,
+        /// The number that the question carried.
+        call: u32,
     },
     /// The session is over; nothing follows.
     End {

@@ -1,0 +1,152 @@
+//! From an address to an open session.
+
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_transport::{Endpoint, Receiver, Sender, Socket, receive_with_descriptors};
+use pontoon_wire::frame::{self, code};
+use pontoon_wire::hello::{Hello, Refusal, Welcome};
+use pontoon_wire::limits::MAX_FRAME_BODY;
+use pontoon_wire::{PROTOCOL_VERSION, Text, WGPU_MAJOR};
+
+use crate::{Error, Options};
+
+/// How long a host may take to answer. Starting a worker with a cold driver takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An open connection, before anything was sent on it.
+pub(crate) struct Connection {
+    pub welcome: Welcome,
+    pub sender: Sender,
+    pub receiver: Receiver,
+    pub socket: Arc<Socket>,
+    /// Bytes that came behind the welcome.
+    pub early: Vec<u8>,
+    #[cfg(target_os = "linux")]
+    pub shared: Option<pontoon_transport::shared::Shared>,
+}
+
+pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
+    let endpoint = || options.endpoint.clone();
+    let broken = |message: String| Error::Broken { endpoint: endpoint(), message };
+    let socket = dial(&options.endpoint).map_err(|source| Error::Unreachable { endpoint: endpoint(), source })?;
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        wgpu: WGPU_MAJOR,
+        shared_memory: options.shared_memory
+            && cfg!(target_os = "linux")
+            && matches!(options.endpoint, Endpoint::Unix(_)),
+        token: Text::cut(options.token.as_str()),
+        program: Text::cut(options.program.as_str()),
+    };
+    let mut greeting = Vec::new();
+    frame::put_encoded(&mut greeting, code::HELLO, &hello);
+    pontoon_transport::send_with_descriptors(&socket, &greeting, &[]).map_err(|error| broken(error.to_string()))?;
+    let Answer { code, body, early, descriptors } = receive_answer(&socket).map_err(broken)?;
+    match code {
+        code::WELCOME => {
+            let welcome = pontoon_wire::decode(&body).map_err(|error| broken(error.to_string()))?;
+            open(socket, welcome, descriptors, early).map_err(|error| broken(error.to_string()))
+        }
+        code::REFUSAL => {
+            let refusal: Refusal = pontoon_wire::decode(&body).map_err(|error| broken(error.to_string()))?;
+            let message = refusal.message.into_string();
+            Err(Error::Refused { endpoint: endpoint(), kind: refusal.kind, message })
+        }
+        code => Err(broken(format!("its first words have code {code}; is it a Pontoon host?"))),
+    }
+}
+
+fn dial(endpoint: &Endpoint) -> std::io::Result<Socket> {
+    match endpoint {
+        Endpoint::Unix(path) => {
+            let socket = UnixStream::connect(path)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            Ok(Socket::Unix(socket))
+        }
+        Endpoint::Tcp(address) => {
+            let mut last = std::io::Error::other("the name has no address");
+            for address in address.to_socket_addrs()? {
+                match TcpStream::connect_timeout(&address, Duration::from_secs(10)) {
+                    Ok(socket) => {
+                        socket.set_nodelay(true)?;
+                        socket.set_read_timeout(Some(PATIENCE))?;
+                        return Ok(Socket::Tcp(socket));
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        }
+    }
+}
+
+struct Answer {
+    code: u8,
+    body: Vec<u8>,
+    early: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+fn receive_answer(socket: &Socket) -> Result<Answer, String> {
+    let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
+    loop {
+        if let Some((code, body, taken)) =
+            frame::split(&bytes, MAX_FRAME_BODY).map_err(|error| error.to_string())?
+        {
+            let (body, early) = (body.to_vec(), bytes[taken..].to_vec());
+            return Ok(Answer { code, body, early, descriptors });
+        }
+        let mut chunk = [0; 16 * 1024];
+        let (len, more) = receive_with_descriptors(socket, &mut chunk).map_err(|error| error.to_string())?;
+        if len == 0 {
+            return Err("it closed the connection before it answered".into());
+        }
+        bytes.extend_from_slice(&chunk[..len]);
+        descriptors.extend(more);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open(
+    socket: Socket,
+    welcome: Welcome,
+    descriptors: Vec<OwnedFd>,
+    early: Vec<u8>,
+) -> Result<Connection, pontoon_transport::Error> {
+    use pontoon_transport::shared::{Bell, Shared, Side, Sizes};
+    let socket = Arc::new(socket);
+    let Some(layout) = welcome.shared else {
+        let (sender, receiver) = (Sender::stream(socket.clone()), Receiver::stream(socket.clone()));
+        return Ok(Connection { welcome, sender, receiver, socket, early, shared: None });
+    };
+    let Ok([memory, to_host, to_guest]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+        return Err(pontoon_transport::Error::Corrupt("descriptors are missing"));
+    };
+    let sizes = Sizes {
+        to_host: layout.to_host.into(),
+        to_guest: layout.to_guest.into(),
+        upload: layout.upload,
+        download: layout.download,
+    };
+    let shared = Shared::open(memory, sizes)?;
+    let (producer, consumer) = shared.rings(Side::Guest)?;
+    let sender = Sender::ring(socket.clone(), producer, Bell::from(to_host));
+    let receiver = Receiver::ring(socket.clone(), consumer, Bell::from(to_guest));
+    Ok(Connection { welcome, sender, receiver, socket, early, shared: Some(shared) })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open(
+    socket: Socket,
+    welcome: Welcome,
+    _: Vec<OwnedFd>,
+    early: Vec<u8>,
+) -> Result<Connection, pontoon_transport::Error> {
+    let socket = Arc::new(socket);
+    let (sender, receiver) = (Sender::stream(socket.clone()), Receiver::stream(socket.clone()));
+    Ok(Connection { welcome, sender, receiver, socket, early })
+}

@@ -1,0 +1,39 @@
+//! Why a guest has no session. (Errors within a session are `wgpu`'s.)
+
+use pontoon_transport::{Endpoint, EndpointError};
+
+/// Why there is no connection to a host.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `PONTOON_HOST` is no address: the guest's configuration is wrong.
+    #[error("PONTOON_HOST: {0}")]
+    Address(#[from] EndpointError),
+    /// Nobody answers there: the host does not run, or it is not reachable from here.
+    #[error(
+        "no Pontoon host answers at {endpoint}: {source}; start one with `pontoon serve`, or set PONTOON_HOST to where it listens"
+    )]
+    Unreachable {
+        /// What was tried.
+        endpoint: Endpoint,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The host said no, and why.
+    #[error("the Pontoon host at {endpoint} refused: {message}")]
+    Refused {
+        /// Who refused.
+        endpoint: Endpoint,
+        /// What kind of refusal it is.
+        kind: pontoon_wire::hello::RefusalKind,
+        /// Its sentence.
+        message: String,
+    },
+    /// The host closed the connection or said what no host says.
+    #[error("the Pontoon host at {endpoint} broke off: {message}")]
+    Broken {
+        /// Who it was.
+        endpoint: Endpoint,
+        /// What happened.
+        message: String,
+    },
+}

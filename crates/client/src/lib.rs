@@ -1,0 +1,103 @@
+//! The guest library: programs written for `wgpu` use a host's GPU where they run without one.
+//!
+//! ```no_run
+//! let instance = pontoon_client::instance()?; // endpoint from PONTOON_HOST, token from PONTOON_TOKEN
+//! # let _: wgpu::Instance = instance;
+//! # Ok::<(), pontoon_client::Error>(())
+//! ```
+//!
+//! From there on everything is `wgpu`. Commands are recorded and batched here and executed on the host;
+//! a call waits for the host only where the program asked for a value that only the host has. Errors
+//! come back once each, to the error scope that was open when the command was issued, no later than
+//! the program's next synchronisation point (`poll`, a popped scope, a mapping).
+
+mod adapter;
+mod bind;
+mod buffer;
+mod bundle;
+mod compute;
+mod connect;
+mod device;
+mod encoder;
+mod error;
+mod ids;
+mod instance;
+mod mapped;
+mod objects;
+mod pipeline;
+mod queue;
+mod render;
+mod scopes;
+mod session;
+mod state;
+mod unsupported;
+
+pub use error::Error;
+pub use state::RemoteError;
+pub use pontoon_transport::Endpoint;
+
+/// Where guests look for a host when `PONTOON_HOST` is not set.
+pub const DEFAULT_SOCKET: &str = "/run/pontoon/pontoon.sock";
+
+/// How to reach a host.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the host listens.
+    pub endpoint: Endpoint,
+    /// Bearer token, for hosts that ask for one.
+    pub token: String,
+    /// Whether a shared arena and ring are used where the transport has them; without, everything
+    /// travels over the socket.
+    pub shared_memory: bool,
+    /// The program's name in `pontoon ps`.
+    pub program: String,
+}
+
+impl Options {
+    /// Options for `endpoint`, without a token.
+    pub fn new(endpoint: Endpoint) -> Self {
+        let program = std::env::args_os().next().unwrap_or_default();
+        let program = std::path::Path::new(&program).file_name().unwrap_or_default();
+        Self {
+            endpoint,
+            token: String::new(),
+            shared_memory: true,
+            program: program.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Options from `PONTOON_HOST` (default [`DEFAULT_SOCKET`]), `PONTOON_TOKEN` and
+    /// `PONTOON_SHARED_MEMORY` (`0` turns it off).
+    ///
+    /// # Errors
+    /// [`Error::Address`] where `PONTOON_HOST` is no address.
+    pub fn from_environment() -> Result<Self, Error> {
+        let host = std::env::var("PONTOON_HOST").unwrap_or_else(|_| DEFAULT_SOCKET.to_owned());
+        let mut options = Self::new(host.parse()?);
+        options.token = std::env::var("PONTOON_TOKEN").unwrap_or_default();
+        options.shared_memory = std::env::var("PONTOON_SHARED_MEMORY").as_deref() != Ok("0");
+        Ok(options)
+    }
+}
+
+/// Connects to the host that the environment names.
+///
+/// # Errors
+/// [`Error`]: one sentence that says what was tried and what was wrong.
+pub fn instance() -> Result<wgpu::Instance, Error> {
+    connect(Options::from_environment()?)
+}
+
+/// Connects to a host.
+///
+/// # Errors
+/// [`Error`]: one sentence that says what was tried and what was wrong.
+pub fn connect(options: Options) -> Result<wgpu::Instance, Error> {
+    instance::ClientInstance::connect(options).map(wgpu::Instance::from_custom)
+}
+
+/// How often `instance`'s session has waited for the host so far. Programs that care about speed can
+/// assert that their steady state adds nothing but what they asked for.
+pub fn round_trips(instance: &wgpu::Instance) -> Option<u64> {
+    instance.as_custom::<instance::ClientInstance>().map(|instance| instance.session().round_trips())
+}
