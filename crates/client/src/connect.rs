@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pontoon_transport::{Endpoint, Receiver, Sender, Socket, receive_with_descriptors};
 use pontoon_wire::frame::{self, code};
-use pontoon_wire::hello::{Hello, Refusal, Welcome};
+use pontoon_wire::hello::{Hello, Refusal, SharedLayout, Welcome};
 use pontoon_wire::limits::MAX_FRAME_BODY;
 use pontoon_wire::{PROTOCOL_VERSION, Text, WGPU_MAJOR};
 
@@ -45,11 +45,17 @@ pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
     let mut greeting = Vec::new();
     frame::put_encoded(&mut greeting, code::HELLO, &hello);
     pontoon_transport::send_with_descriptors(&socket, &greeting, &[]).map_err(|error| broken(error.to_string()))?;
-    let Answer { code, body, early, descriptors } = receive_answer(&socket).map_err(broken)?;
+    let mut answers = Answers::default();
+    let (mut code, mut body) = answers.next(&socket).map_err(broken)?;
+    let mut layout = None;
+    if code == code::SHARED {
+        layout = Some(pontoon_wire::decode(&body).map_err(|error| broken(error.to_string()))?);
+        (code, body) = answers.next(&socket).map_err(broken)?;
+    }
     match code {
         code::WELCOME => {
             let welcome = pontoon_wire::decode(&body).map_err(|error| broken(error.to_string()))?;
-            open(socket, welcome, descriptors, early).map_err(|error| broken(error.to_string()))
+            open(socket, welcome, layout, answers).map_err(|error| broken(error.to_string()))
         }
         code::REFUSAL => {
             let refusal: Refusal = pontoon_wire::decode(&body).map_err(|error| broken(error.to_string()))?;
@@ -84,29 +90,31 @@ fn dial(endpoint: &Endpoint) -> std::io::Result<Socket> {
     }
 }
 
-struct Answer {
-    code: u8,
-    body: Vec<u8>,
-    early: Vec<u8>,
+/// What the host has sent so far.
+#[derive(Default)]
+struct Answers {
+    bytes: Vec<u8>,
     descriptors: Vec<OwnedFd>,
 }
 
-fn receive_answer(socket: &Socket) -> Result<Answer, String> {
-    let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
-    loop {
-        if let Some((code, body, taken)) =
-            frame::split(&bytes, MAX_FRAME_BODY).map_err(|error| error.to_string())?
-        {
-            let (body, early) = (body.to_vec(), bytes[taken..].to_vec());
-            return Ok(Answer { code, body, early, descriptors });
+impl Answers {
+    /// The next frame.
+    fn next(&mut self, socket: &Socket) -> Result<(u8, Vec<u8>), String> {
+        loop {
+            let frame = frame::split(&self.bytes, MAX_FRAME_BODY).map_err(|error| error.to_string())?;
+            if let Some((code, body, taken)) = frame {
+                let body = body.to_vec();
+                self.bytes.drain(..taken);
+                return Ok((code, body));
+            }
+            let mut chunk = [0; 16 * 1024];
+            let (len, more) = receive_with_descriptors(socket, &mut chunk).map_err(|error| error.to_string())?;
+            if len == 0 {
+                return Err("it closed the connection before it answered".into());
+            }
+            self.bytes.extend_from_slice(&chunk[..len]);
+            self.descriptors.extend(more);
         }
-        let mut chunk = [0; 16 * 1024];
-        let (len, more) = receive_with_descriptors(socket, &mut chunk).map_err(|error| error.to_string())?;
-        if len == 0 {
-            return Err("it closed the connection before it answered".into());
-        }
-        bytes.extend_from_slice(&chunk[..len]);
-        descriptors.extend(more);
     }
 }
 
@@ -114,12 +122,13 @@ fn receive_answer(socket: &Socket) -> Result<Answer, String> {
 fn open(
     socket: Socket,
     welcome: Welcome,
-    descriptors: Vec<OwnedFd>,
-    early: Vec<u8>,
+    layout: Option<SharedLayout>,
+    answers: Answers,
 ) -> Result<Connection, pontoon_transport::Error> {
     use pontoon_transport::shared::{Bell, Shared, Side, Sizes};
     let socket = Arc::new(socket);
-    let Some(layout) = welcome.shared else {
+    let Answers { bytes: early, descriptors } = answers;
+    let Some(layout) = layout else {
         let (sender, receiver) = (Sender::stream(socket.clone()), Receiver::stream(socket.clone()));
         return Ok(Connection { welcome, sender, receiver, socket, early, shared: None });
     };
@@ -143,10 +152,10 @@ fn open(
 fn open(
     socket: Socket,
     welcome: Welcome,
-    _: Vec<OwnedFd>,
-    early: Vec<u8>,
+    _: Option<SharedLayout>,
+    answers: Answers,
 ) -> Result<Connection, pontoon_transport::Error> {
     let socket = Arc::new(socket);
     let (sender, receiver) = (Sender::stream(socket.clone()), Receiver::stream(socket.clone()));
-    Ok(Connection { welcome, sender, receiver, socket, early })
+    Ok(Connection { welcome, sender, receiver, socket, early: answers.bytes })
 }

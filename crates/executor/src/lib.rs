@@ -4,7 +4,7 @@
 //! guest's word. *Resolving* looks every handle up in this session's [`table`]s and gives `wgpu`'s own
 //! descriptors, whose references prove that the objects exist. Only those are *executed*. `wgpu` then
 //! validates what WebGPU validates; its errors go back as events, with the command's number.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod bundle;
 mod create;
@@ -12,6 +12,7 @@ mod encode;
 mod errors;
 mod host;
 mod map;
+mod memory;
 mod pipeline;
 mod progress;
 mod quota;
@@ -20,6 +21,7 @@ mod table;
 mod upload;
 
 pub use host::{Backend, Host, OFFERED_FEATURES};
+pub use memory::device_memory;
 pub use quota::{Limits, Usage};
 pub use session::Session;
 

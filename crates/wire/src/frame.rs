@@ -29,6 +29,9 @@ pub mod code {
     pub const WELCOME: u8 = 128;
     /// Host to guest: a [`crate::hello::Refusal`].
     pub const REFUSAL: u8 = 129;
+    /// Host to guest, before the welcome: a [`crate::hello::SharedLayout`], with the descriptors of the
+    /// memory, of the bell that wakes the host and of the one that wakes the guest.
+    pub const SHARED: u8 = 132;
     /// Host to guest: an [`crate::Event`] in postcard.
     pub const EVENT: u8 = 130;
     /// Host to guest: bytes of a mapped range, without a shared arena: [`super::MappedBytes`].

@@ -87,8 +87,6 @@ pub struct Welcome {
     pub session: u64,
     /// The host's adapters, best first.
     pub adapters: List<Adapter, MAX_ADAPTERS>,
-    /// Where the shared memory is laid out; the descriptors come beside this message.
-    pub shared: Option<SharedLayout>,
     /// Most payload bytes in flight towards the host at once.
     pub bytes_in_flight: u64,
 }

@@ -1,0 +1,78 @@
+//! `pontoon`: the command line. One file per verb; what they do is in the crates below.
+
+mod gpu;
+mod ps;
+mod run;
+mod serve;
+mod table;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Give containers, virtual machines and other machines the use of this host's GPU, without handing
+/// them the device.
+///
+/// Start with `pontoon serve` in one terminal. In another, `pontoon gpu list` shows what is offered,
+/// and `pontoon run --gpu IMAGE COMMAND` starts a container whose wgpu programs compute on this host's GPU.
+#[derive(Parser)]
+#[command(name = "pontoon", version, propagate_version = true, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, with one sentence on standard error; 2 wrong usage; \
+`run` passes on the exit code of the command in the container.
+
+Environment: PONTOON_HOST (where the host listens: unix:PATH or tcp:HOST:PORT), PONTOON_TOKEN (bearer token for TCP), \
+PONTOON_LOG (error, warn, info, debug or trace).";
+
+#[derive(Subcommand)]
+enum Verb {
+    Serve(serve::Arguments),
+    /// The host's GPUs
+    #[command(subcommand)]
+    Gpu(gpu::Verb),
+    Ps(ps::Arguments),
+    Run(run::Arguments),
+    /// What `serve` starts: not for people
+    #[command(subcommand, hide = true)]
+    Worker(worker::Verb),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Serve(arguments) => serve::run(arguments),
+        Verb::Gpu(verb) => gpu::run(&verb),
+        Verb::Ps(arguments) => ps::run(&arguments),
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Worker(verb) => worker::run(verb),
+    };
+    match result {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("pontoon: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a value as one line of JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), String> {
+    println!("{}", serde_json::to_string(value).map_err(|error| error.to_string())?);
+    Ok(())
+}
+
+/// The guests' socket that `PONTOON_HOST` or the default names; management is only on this machine.
+fn local_socket() -> Result<std::path::PathBuf, String> {
+    match std::env::var("PONTOON_HOST") {
+        Err(_) => Ok(pontoon_daemon::paths::default_socket()),
+        Ok(host) => match host.parse() {
+            Ok(pontoon_transport::Endpoint::Unix(path)) => Ok(path),
+            Ok(_) => Err(format!("PONTOON_HOST is {host}: this verb asks the daemon on this machine, over unix:PATH")),
+            Err(error) => Err(format!("PONTOON_HOST: {error}")),
+        },
+    }
+}

@@ -1,0 +1,60 @@
+//! `pontoon serve`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use pontoon_daemon::config::{Backend, Config, Token};
+
+/// Serve this host's GPU to guests, until interrupted
+///
+/// Guests connect to a unix socket that lies alone in its folder; mount that folder into a container, or
+/// let `pontoon run --gpu` do it. Each guest gets a worker process of its own, confined by Landlock and
+/// seccomp. Limits are in the configuration file; docs/configuration.md explains every key.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Configuration file [default: ./pontoon.toml or /etc/pontoon/pontoon.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The guests' socket [default: $XDG_RUNTIME_DIR/pontoon/guest/pontoon.sock, for root /run/pontoon/guest/pontoon.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Listen on TCP too (host:port); needs a token
+    #[arg(long, value_name = "ADDRESS")]
+    tcp: Option<String>,
+    /// File that holds a bearer token for TCP, for the tenant `default`
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Offer only adapters whose name contains TEXT
+    #[arg(long, value_name = "TEXT")]
+    adapter: Option<String>,
+    /// Execute nothing, only validate: for tests of the protocol
+    #[arg(long, hide = true)]
+    noop: bool,
+}
+
+fn config(arguments: &Arguments) -> Result<Config, String> {
+    let usual = ["pontoon.toml", "/etc/pontoon/pontoon.toml"].map(PathBuf::from);
+    let path = arguments.config.clone().or_else(|| usual.into_iter().find(|path| path.exists()));
+    let mut config = match path {
+        Some(path) => Config::read(&path).map_err(|error| error.to_string())?,
+        None => Config::default(),
+    };
+    if let Some(file) = &arguments.token_file {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("--token-file {}: {error}", file.display()))?;
+        config.listen.tokens.push(Token { tenant: "default".into(), token: text.trim().to_owned() });
+    }
+    config.listen.socket = arguments.socket.clone().or(config.listen.socket);
+    config.listen.tcp = arguments.tcp.clone().or(config.listen.tcp);
+    config.gpu.adapter = arguments.adapter.clone().or(config.gpu.adapter);
+    if arguments.noop {
+        config.gpu.backend = Backend::Noop;
+    }
+    Ok(config)
+}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
+    pontoon_daemon::logging::start("");
+    let config = config(&arguments)?;
+    pontoon_daemon::serve::run(&config).map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}

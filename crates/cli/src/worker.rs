@@ -1,0 +1,34 @@
+//! `pontoon worker`: what the supervisor starts.
+
+use std::process::ExitCode;
+
+use pontoon_daemon::worker::{self, Options};
+
+#[derive(clap::Subcommand)]
+pub enum Verb {
+    /// Serve one session's GPU commands; standard input is the supervisor's socket
+    Gpu {
+        /// Execute nothing
+        #[arg(long)]
+        noop: bool,
+        /// Offer only adapters whose name contains TEXT
+        #[arg(long)]
+        adapter: Option<String>,
+        /// Become this user
+        #[arg(long, requires = "gid")]
+        uid: Option<u32>,
+        /// Become this group
+        #[arg(long, requires = "uid")]
+        gid: Option<u32>,
+        /// Process id of the supervisor
+        #[arg(long)]
+        parent: Option<u32>,
+    },
+}
+
+pub fn run(verb: Verb) -> Result<ExitCode, String> {
+    let Verb::Gpu { noop, adapter, uid, gid, parent } = verb;
+    pontoon_daemon::logging::start(format!("worker {}: ", std::process::id()));
+    worker::run(&Options { noop, adapter, identity: uid.zip(gid), parent })?;
+    Ok(ExitCode::SUCCESS)
+}

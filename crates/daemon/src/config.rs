@@ -1,0 +1,207 @@
+//! The configuration file, `pontoon.toml`. Every key is optional; `docs/configuration.md` explains each.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where guests connect.
+    pub listen: Listen,
+    /// Which GPUs are offered.
+    pub gpu: Gpu,
+    /// What one session may use.
+    pub limits: Limits,
+}
+
+/// Where guests connect.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// The guests' unix socket; default `$XDG_RUNTIME_DIR/pontoon/guest/pontoon.sock`, for root
+    /// `/run/pontoon/guest/pontoon.sock`.
+    pub socket: Option<PathBuf>,
+    /// TCP address, `host:port`; off unless set. Needs tokens.
+    pub tcp: Option<String>,
+    /// Who may connect over TCP.
+    pub tokens: Vec<Token>,
+}
+
+/// A bearer token and whom it stands for.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Name of the tenant in `pontoon ps` and for limits.
+    pub tenant: String,
+    /// The secret; at least 16 characters.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "token of {}", self.tenant)
+    }
+}
+
+/// What executes commands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The host's GPU drivers.
+    #[default]
+    Gpu,
+    /// Validates and executes nothing: for tests of the protocol.
+    Noop,
+}
+
+/// Which GPUs are offered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gpu {
+    /// What executes commands: `gpu` or `noop`.
+    pub backend: Backend,
+    /// Only adapters whose name contains this text (any case) are offered.
+    pub adapter: Option<String>,
+    /// Workers kept ready, so that sessions begin fast.
+    pub pool: usize,
+    /// User id that workers run as where the daemon is root; 0 keeps root (confined all the same).
+    pub worker_uid: u32,
+    /// Group id of the same.
+    pub worker_gid: u32,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        Self { backend: Backend::Gpu, adapter: None, pool: 2, worker_uid: 65534, worker_gid: 65534 }
+    }
+}
+
+/// What one session may use, and how many there may be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of GPU memory in buffers and textures of one session.
+    pub memory_bytes: u64,
+    /// Objects of one session.
+    pub objects: u64,
+    /// Upload bytes of one session that wait for a submission.
+    pub bytes_in_flight: u64,
+    /// Seconds that one submission may run.
+    pub submission_seconds: u64,
+    /// Seconds that one command may take on the host, the compilation of a pipeline included.
+    pub command_seconds: u64,
+    /// Bytes of shared memory for a session's uploads; a multiple of 4096.
+    pub upload_bytes: u64,
+    /// Bytes of shared memory for a session's mapped ranges; a multiple of 4096.
+    pub download_bytes: u64,
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Sessions of one tenant at once.
+    pub sessions_per_tenant: usize,
+    /// Seconds that a caller may take to say who it is.
+    pub handshake_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 4 << 30,
+            objects: 200_000,
+            bytes_in_flight: 256 << 20,
+            submission_seconds: 30,
+            command_seconds: 60,
+            upload_bytes: 64 << 20,
+            download_bytes: 192 << 20,
+            sessions: 64,
+            sessions_per_tenant: 16,
+            handshake_seconds: 5,
+        }
+    }
+}
+
+impl Limits {
+    /// The executor's part.
+    pub fn executor(&self) -> pontoon_executor::Limits {
+        pontoon_executor::Limits {
+            memory_bytes: self.memory_bytes,
+            objects: self.objects,
+            bytes_in_flight: self.bytes_in_flight,
+            submission_seconds: self.submission_seconds,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the line and what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let wrong = |message: String| Error::Config { path: path.display().to_string(), message };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    /// What is wrong with values that are well-formed.
+    ///
+    /// # Errors
+    /// One sentence with the key, its value and the limit.
+    pub fn check(&self) -> Result<(), String> {
+        let limits = &self.limits;
+        let at_least_one = [
+            ("limits.objects", limits.objects),
+            ("limits.submission_seconds", limits.submission_seconds),
+            ("limits.command_seconds", limits.command_seconds),
+            ("limits.handshake_seconds", limits.handshake_seconds),
+            ("limits.sessions", limits.sessions as u64),
+            ("limits.sessions_per_tenant", limits.sessions_per_tenant as u64),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return Err(format!("{key} is 0, the minimum is 1"));
+            }
+        }
+        for (key, value) in [("limits.upload_bytes", limits.upload_bytes), ("limits.download_bytes", limits.download_bytes)] {
+            if !value.is_multiple_of(4096) || !((1 << 20)..=(1 << 36)).contains(&value) {
+                return Err(format!("{key} is {value}; it must be a multiple of 4096 from 1 MiB to 64 GiB"));
+            }
+        }
+        if self.gpu.pool > 64 {
+            return Err(format!("gpu.pool is {}, the maximum is 64", self.gpu.pool));
+        }
+        for token in &self.listen.tokens {
+            let len = token.token.len();
+            if !(16..=pontoon_wire::limits::MAX_TOKEN_BYTES).contains(&len) {
+                return Err(format!("the token of tenant '{}' has {len} characters; it needs 16 to 512", token.tenant));
+            }
+        }
+        Ok(())
+    }
+
+    /// The guests' socket.
+    pub fn socket(&self) -> PathBuf {
+        self.listen.socket.clone().unwrap_or_else(crate::paths::default_socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_named() {
+        let unknown = toml::from_str::<Config>("[limits]\nmemmory_bytes = 1").unwrap_err().to_string();
+        assert!(unknown.contains("memmory_bytes") && unknown.contains("memory_bytes"), "{unknown}");
+        let config: Config = toml::from_str("[limits]\nupload_bytes = 5000").unwrap();
+        assert!(config.check().unwrap_err().contains("limits.upload_bytes is 5000"));
+        let config: Config = toml::from_str("[[listen.tokens]]\ntenant = 'a'\ntoken = 'short'").unwrap();
+        assert!(config.check().unwrap_err().contains("tenant 'a' has 5 characters"));
+        assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
+    }
+}

@@ -1,0 +1,79 @@
+//! What a supervisor and its worker say to each other, over a socket pair of the `SEQPACKET` kind: one
+//! JSON message a packet, descriptors beside it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use pontoon_wire::hello::SharedLayout;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::AdapterRow;
+use crate::config::Limits;
+
+/// Largest packet.
+const MAX_PACKET: usize = 128 * 1024;
+
+/// From a supervisor to its worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Serve this session. Beside it: the guest's connection, and the page for its accounts.
+    Serve {
+        /// The session's number.
+        session: u64,
+        /// Its limits.
+        limits: Limits,
+        /// How the memory is laid out that guest and worker share, if they do. Its descriptor and those
+        /// of the two bells come last.
+        shared: Option<SharedLayout>,
+        /// Whether the connection is TCP.
+        tcp: bool,
+    },
+}
+
+/// From a worker to its supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Notice {
+    /// Confined, warm and ready for a session.
+    Ready {
+        /// What it offers.
+        adapters: Vec<AdapterRow>,
+        /// What of the sandbox is not in force, and why.
+        weaknesses: Vec<String>,
+        /// Microseconds that confinement took.
+        confinement_micros: u64,
+    },
+    /// Cannot serve anybody.
+    Failed {
+        /// Why.
+        message: String,
+    },
+    /// The session is over, for a reason that the guest was told.
+    Ended {
+        /// Why.
+        message: String,
+        /// Whether the guest could be told.
+        told: bool,
+    },
+}
+
+/// Sends one message.
+///
+/// # Errors
+/// What the system said; the other side is gone.
+pub fn send<T: Serialize>(socket: impl AsFd, message: &T, descriptors: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    pontoon_transport::send_with_descriptors(socket, &bytes, descriptors).map_err(std::io::Error::other)
+}
+
+/// Receives one message; nothing where the other side is gone.
+///
+/// # Errors
+/// What the system said, or that the message is not one.
+pub fn receive<T: for<'a> Deserialize<'a>>(socket: impl AsFd) -> std::io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut packet = vec![0; MAX_PACKET];
+    let (len, descriptors) =
+        pontoon_transport::receive_with_descriptors(socket, &mut packet).map_err(std::io::Error::other)?;
+    if len == 0 {
+        return Ok(None);
+    }
+    Ok(Some((serde_json::from_slice(&packet[..len])?, descriptors)))
+}

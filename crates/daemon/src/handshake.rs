@@ -1,0 +1,175 @@
+//! The first words of a caller: the only bytes of a guest that the supervisor reads.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use pontoon_wire::event::{Event, Message};
+use pontoon_wire::frame::{self, Header, code};
+use pontoon_wire::hello::{Hello, Refusal, RefusalKind};
+use pontoon_wire::limits::{FRAME_HEADER, MAX_HELLO_BODY};
+use pontoon_wire::{PROTOCOL_VERSION, Reader, Text};
+
+use crate::caller::Caller;
+use crate::config::Token;
+
+/// A caller's connection.
+#[derive(Debug)]
+pub enum Connection {
+    /// On this machine.
+    Unix(UnixStream),
+    /// From anywhere.
+    Tcp(TcpStream),
+}
+
+impl Connection {
+    fn set_read_timeout(&self, timeout: Duration) -> std::io::Result<()> {
+        match self {
+            Self::Unix(socket) => socket.set_read_timeout(Some(timeout)),
+            Self::Tcp(socket) => socket.set_read_timeout(Some(timeout)),
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Unix(socket) => (&mut &*socket).read(buffer),
+            Self::Tcp(socket) => (&mut &*socket).read(buffer),
+        }
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Unix(socket) => {
+                socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+                (&mut &*socket).write_all(bytes)
+            }
+            Self::Tcp(socket) => {
+                socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+                (&mut &*socket).write_all(bytes)
+            }
+        }
+    }
+
+    /// Whether this is TCP.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// Tells the caller why it gets no session. Whoever does not listen is not waited for.
+    pub fn refuse(&self, kind: RefusalKind, message: &str) {
+        let mut frame = Vec::new();
+        frame::put_encoded(&mut frame, code::REFUSAL, &Refusal { kind, message: Text::cut(message) });
+        let _ = self.write_all(&frame);
+    }
+
+    /// Tells a guest why its session is over, where its worker could not.
+    pub fn end(&self, message: &str) {
+        let mut frame = Vec::new();
+        frame::put_encoded(&mut frame, code::EVENT, &Event::End { message: Message::cut(message) });
+        let _ = self.write_all(&frame);
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(socket) => socket.as_fd(),
+            Self::Tcp(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// Why a caller gets no session, or nothing where it does not even deserve an answer.
+pub type Refused = Option<(RefusalKind, String)>;
+
+/// Hears a caller out, within `patience`.
+///
+/// # Errors
+/// What to refuse it with.
+pub fn greet(connection: &Connection, tokens: &[Token], patience: Duration) -> Result<(Hello, Caller), Refused> {
+    let deadline = Instant::now() + patience;
+    let malformed = |what: String| Some((RefusalKind::Malformed, format!("this is a Pontoon host, and the first words were no Hello: {what}")));
+    let mut header = [0; FRAME_HEADER];
+    read_exact(connection, &mut header, deadline)?;
+    let header = Header::decode(header, MAX_HELLO_BODY).map_err(|error| malformed(error.to_string()))?;
+    if header.code != code::HELLO {
+        return Err(malformed(format!("frame code {}", header.code)));
+    }
+    let mut body = vec![0; header.body];
+    read_exact(connection, &mut body, deadline)?;
+    let hello: Hello = match pontoon_wire::decode(&body) {
+        Ok(hello) => hello,
+        Err(error) => return Err(other_version(&body).or(malformed(error.to_string()))),
+    };
+    if let Some(message) = hello.mismatch() {
+        return Err(Some((RefusalKind::Version, message)));
+    }
+    let caller = match connection {
+        Connection::Unix(socket) => Caller::of_unix(socket).map_err(|error| {
+            Some((RefusalKind::Unauthorized, format!("the system does not say who is calling: {error}")))
+        })?,
+        Connection::Tcp(socket) => by_token(socket, &hello, tokens)?,
+    };
+    Ok((hello, caller))
+}
+
+/// A `Hello` of another protocol version may have other fields, but begins with its version.
+fn other_version(body: &[u8]) -> Refused {
+    let protocol = pontoon_wire_version(body)?;
+    let message = format!(
+        "the guest speaks protocol {protocol}, this host {PROTOCOL_VERSION}: use the same Pontoon release on both sides"
+    );
+    (protocol != PROTOCOL_VERSION).then_some((RefusalKind::Version, message))
+}
+
+/// The leading postcard varint of a `Hello`: its protocol version.
+fn pontoon_wire_version(body: &[u8]) -> Option<u32> {
+    let mut reader = Reader::new(body);
+    let mut value = 0u32;
+    for shift in (0..35).step_by(7) {
+        let byte = reader.u8().ok()?;
+        value |= u32::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn by_token(socket: &TcpStream, hello: &Hello, tokens: &[Token]) -> Result<Caller, Refused> {
+    let unauthorized = |message: &str| Err(Some((RefusalKind::Unauthorized, message.to_owned())));
+    if hello.token.is_empty() {
+        return unauthorized("a token is needed over TCP: set PONTOON_TOKEN to one from the host's configuration");
+    }
+    // Every token is compared, each in a time that does not depend on where it differs.
+    let found = tokens.iter().fold(None, |found, token| {
+        if same(token.token.as_bytes(), hello.token.as_bytes()) { Some(token) } else { found }
+    });
+    let Some(token) = found else {
+        return unauthorized("the token is not one of this host's: check PONTOON_TOKEN against its configuration");
+    };
+    let address = socket.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
+    Ok(Caller { tenant: token.tenant.clone(), description: format!("{} from {address}", token.tenant) })
+}
+
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+fn read_exact(connection: &Connection, mut buffer: &mut [u8], deadline: Instant) -> Result<(), Refused> {
+    while !buffer.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || connection.set_read_timeout(left).is_err() {
+            return Err(Some((RefusalKind::Malformed, "the Hello did not come in time".into())));
+        }
+        match connection.read(buffer) {
+            Ok(0) => return Err(None),
+            Ok(len) => buffer = &mut buffer[len..],
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(Some((RefusalKind::Malformed, "the Hello did not come in time".into()))),
+        }
+    }
+    Ok(())
+}

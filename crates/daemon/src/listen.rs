@@ -1,0 +1,121 @@
+//! The guests' listeners.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pontoon_wire::hello::RefusalKind;
+
+use crate::config::Token;
+use crate::handshake::{Connection, greet};
+use crate::session::Registry;
+use crate::Error;
+
+/// Callers that may be about to say who they are at once; more are hung up on.
+const MAX_GREETINGS: usize = 128;
+
+/// What every caller meets.
+#[derive(Debug)]
+pub struct Door {
+    /// The sessions.
+    pub registry: Arc<Registry>,
+    /// Tokens for TCP.
+    pub tokens: Vec<Token>,
+    /// How long a caller may take to say who it is.
+    pub patience: Duration,
+    /// Callers that have not said so yet.
+    pub greetings: AtomicUsize,
+}
+
+impl Door {
+    /// Serves one connection in a thread of its own.
+    fn open(self: &Arc<Self>, connection: Connection) {
+        if self.greetings.fetch_add(1, Ordering::Relaxed) >= MAX_GREETINGS {
+            self.greetings.fetch_sub(1, Ordering::Relaxed);
+            return connection.refuse(RefusalKind::Busy, "too many callers are connecting at once: try again");
+        }
+        let door = self.clone();
+        let guide = std::thread::Builder::new().name("session".into());
+        let spawned = guide.spawn(move || {
+            let greeted = greet(&connection, &door.tokens, door.patience);
+            door.greetings.fetch_sub(1, Ordering::Relaxed);
+            match greeted {
+                Ok((hello, caller)) => door.registry.serve(&connection, &hello, &caller),
+                Err(Some((kind, message))) => {
+                    log::info!("a caller was refused: {message}");
+                    connection.refuse(kind, &message);
+                }
+                Err(None) => {}
+            }
+        });
+        if spawned.is_err() {
+            self.greetings.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Accepts on a unix socket until the process ends.
+    pub fn unix(self: &Arc<Self>, listener: &UnixListener) {
+        loop {
+            match listener.accept() {
+                Ok((socket, _)) => self.open(Connection::Unix(socket)),
+                Err(error) => pause(&error),
+            }
+        }
+    }
+
+    /// Accepts on TCP until the process ends.
+    pub fn tcp(self: &Arc<Self>, listener: &TcpListener) {
+        loop {
+            match listener.accept() {
+                Ok((socket, _)) => {
+                    let _ = socket.set_nodelay(true);
+                    self.open(Connection::Tcp(socket));
+                }
+                Err(error) => pause(&error),
+            }
+        }
+    }
+}
+
+/// Accepting fails when descriptors run out; that passes.
+fn pause(error: &std::io::Error) {
+    log::warn!("accepting a connection: {error}");
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+/// Opens the guests' unix socket. Its folder holds nothing else and can be mounted into containers;
+/// anybody who can reach the folder may connect.
+///
+/// # Errors
+/// [`Error::Running`] where another daemon answers there, [`Error::Listen`] where the system refuses.
+pub fn unix(path: &Path) -> Result<UnixListener, Error> {
+    let failed = |source| Error::Listen { what: path.display().to_string(), source };
+    if UnixStream::connect(path).is_ok() {
+        return Err(Error::Running(path.display().to_string()));
+    }
+    if let Some(folder) = path.parent() {
+        make_folder(folder).map_err(failed)?;
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Creates the guests' folder, open to read, in a private one: on the host only this user reaches it; a
+/// container sees what is mounted.
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent().filter(|parent| !parent.is_dir()) {
+        std::fs::create_dir_all(parent)?;
+        std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o700))?;
+    }
+    std::fs::create_dir(folder)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
+}

@@ -1,0 +1,251 @@
+//! The live sessions: admission, accounts, and the end of each.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use pontoon_transport::shared::{Bell, Shared, Sizes};
+use pontoon_wire::frame::{self, code};
+use pontoon_wire::hello::{Hello, RefusalKind, SharedLayout};
+
+use crate::admin::{AdapterRow, SessionRow};
+use crate::caller::Caller;
+use crate::config::Limits;
+use crate::control::{self, Notice, Order};
+use crate::handshake::Connection;
+use crate::pool::{Pool, Worker};
+use crate::stats::Page;
+
+/// One live session.
+#[derive(Debug)]
+struct Entry {
+    caller: Caller,
+    program: String,
+    transport: &'static str,
+    since: Instant,
+    /// The worker's process and the accounts that it keeps, once it has one.
+    served: Option<(u32, Page)>,
+}
+
+/// All live sessions.
+#[derive(Debug)]
+pub struct Registry {
+    pool: Arc<Pool>,
+    limits: Limits,
+    state: Mutex<(u64, BTreeMap<u64, Entry>)>,
+}
+
+impl Registry {
+    /// No sessions yet.
+    pub fn new(pool: Arc<Pool>, limits: Limits) -> Self {
+        Self { pool, limits, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Entry>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the workers offer.
+    pub fn adapters(&self) -> Vec<AdapterRow> {
+        self.pool.adapters()
+    }
+
+    /// The live sessions and their accounts.
+    pub fn rows(&self) -> Vec<SessionRow> {
+        self.lock().1.iter().map(|(number, entry)| row(*number, entry)).collect()
+    }
+
+    /// Counts a session in, or says which limit is in the way.
+    fn admit(&self, hello: &Hello, caller: &Caller, transport: &'static str) -> Result<u64, String> {
+        let mut state = self.lock();
+        let Limits { sessions, sessions_per_tenant, .. } = self.limits;
+        let (last, entries) = &mut *state;
+        if entries.len() >= sessions {
+            return Err(format!("the host serves {sessions} sessions, its limit (limits.sessions): try again later"));
+        }
+        let own = entries.values().filter(|entry| entry.caller.tenant == caller.tenant).count();
+        if own >= sessions_per_tenant {
+            return Err(format!(
+                "{} has {own} sessions, the limit of one tenant (limits.sessions_per_tenant): end one first",
+                caller.tenant
+            ));
+        }
+        *last += 1;
+        let entry = Entry {
+            caller: caller.clone(),
+            program: hello.program.replace(char::is_control, "?"),
+            transport,
+            since: Instant::now(),
+            served: None,
+        };
+        entries.insert(*last, entry);
+        Ok(*last)
+    }
+
+    /// Serves a greeted caller to the end.
+    pub fn serve(&self, connection: &Connection, hello: &Hello, caller: &Caller) {
+        let shared_memory = hello.shared_memory && !connection.is_tcp();
+        let transport = match (connection.is_tcp(), shared_memory) {
+            (true, _) => "tcp",
+            (false, true) => "unix+arena",
+            (false, false) => "unix",
+        };
+        let number = match self.admit(hello, caller, transport) {
+            Ok(number) => number,
+            Err(message) => return connection.refuse(RefusalKind::Busy, &message),
+        };
+        log::info!("session {number}: {} over {transport}", caller.description);
+        match self.hand_over(number, connection, shared_memory) {
+            Ok(worker) => self.see_out(number, worker, connection),
+            Err(message) => {
+                connection.refuse(RefusalKind::Unavailable, &message);
+                log::error!("session {number}: {message}");
+            }
+        }
+        self.lock().1.remove(&number);
+    }
+
+    /// Gives the connection to a worker.
+    fn hand_over(&self, session: u64, connection: &Connection, shared_memory: bool) -> Result<Worker, String> {
+        let memory = match shared_memory {
+            true => Some(Memory::create(&self.limits).map_err(|error| format!("no memory to share: {error}"))?),
+            false => None,
+        };
+        if let Some(memory) = &memory {
+            memory.offer(connection).map_err(|error| format!("the guest has gone: {error}"))?;
+        }
+        // A worker that was ready may have been killed since: then the next one serves.
+        for _ in 0..3 {
+            let mut worker = self.pool.take()?;
+            let (page, fd) = Page::create().map_err(|error| format!("no memory for the session's accounts: {error}"))?;
+            let order = Order::Serve {
+                session,
+                limits: self.limits.clone(),
+                shared: memory.as_ref().map(|memory| memory.layout),
+                tcp: connection.is_tcp(),
+            };
+            let mut descriptors = vec![connection.as_fd(), fd.as_fd()];
+            descriptors.extend(memory.iter().flat_map(Memory::descriptors));
+            match control::send(&worker.control, &order, &descriptors) {
+                Ok(()) => {
+                    if let Some(entry) = self.lock().1.get_mut(&session) {
+                        entry.served = Some((worker.child.id(), page));
+                    }
+                    return Ok(worker);
+                }
+                Err(error) => {
+                    log::warn!("a ready worker is gone: {error}");
+                    let _ = worker.child.kill();
+                    let _ = worker.child.wait();
+                }
+            }
+        }
+        Err("workers end as soon as they are ready; the daemon's log says why".into())
+    }
+
+    /// Waits for the worker's end and makes sure that the guest hears why.
+    fn see_out(&self, number: u64, mut worker: Worker, connection: &Connection) {
+        let mut ended = None;
+        while let Ok(Some((notice, _))) = control::receive::<Notice>(&worker.control) {
+            if let Notice::Ended { message, told } = notice {
+                ended = Some((message, told));
+            }
+        }
+        let status = worker.child.wait();
+        let (message, told) = ended.unwrap_or_else(|| (describe(status), false));
+        if !told {
+            connection.end(&message);
+        }
+        let used = self.lock().1.get(&number).map(|entry| row(number, entry));
+        if let Some(row) = used {
+            log::info!(
+                "session {number} over after {:.1} s: {message} ({} commands, {} round trips, {:.2} s of GPU, {} errors)",
+                row.seconds, row.commands, row.round_trips, row.gpu_seconds, row.errors
+            );
+        }
+    }
+}
+
+/// Sizes of the rings.
+const TO_HOST: u32 = 1 << 20;
+const TO_GUEST: u32 = 1 << 18;
+
+/// The transport's view of a layout.
+pub fn sizes(layout: SharedLayout) -> Sizes {
+    Sizes {
+        to_host: layout.to_host.into(),
+        to_guest: layout.to_guest.into(),
+        upload: layout.upload,
+        download: layout.download,
+    }
+}
+
+/// Memory for one session, on its way to guest and worker. The supervisor makes it and passes it on: a
+/// worker may send no descriptors.
+struct Memory {
+    layout: SharedLayout,
+    memory: OwnedFd,
+    bells: [Bell; 2],
+}
+
+impl Memory {
+    fn create(limits: &Limits) -> Result<Self, pontoon_transport::Error> {
+        let layout = SharedLayout {
+            to_host: TO_HOST,
+            to_guest: TO_GUEST,
+            upload: limits.upload_bytes,
+            download: limits.download_bytes,
+        };
+        let (_, memory) = Shared::create(sizes(layout))?;
+        Ok(Self { layout, memory, bells: [Bell::new()?, Bell::new()?] })
+    }
+
+    fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [self.memory.as_fd(), self.bells[0].as_fd(), self.bells[1].as_fd()]
+    }
+
+    fn offer(&self, connection: &Connection) -> Result<(), pontoon_transport::Error> {
+        let mut frame = Vec::new();
+        frame::put_encoded(&mut frame, code::SHARED, &self.layout);
+        pontoon_transport::send_with_descriptors(connection, &frame, &self.descriptors())
+    }
+}
+
+fn row(session: u64, entry: &Entry) -> SessionRow {
+    let (worker, (usage, bytes)) = match &entry.served {
+        Some((worker, page)) => (*worker, page.read()),
+        None => Default::default(),
+    };
+    SessionRow {
+        session,
+        tenant: entry.caller.tenant.clone(),
+        who: entry.caller.description.clone(),
+        program: entry.program.clone(),
+        transport: entry.transport.to_owned(),
+        worker,
+        seconds: entry.since.elapsed().as_secs_f64(),
+        memory_bytes: usage.memory_bytes,
+        objects: usage.objects,
+        gpu_seconds: usage.gpu_nanoseconds as f64 / 1e9,
+        commands: usage.commands,
+        submissions: usage.submissions,
+        bytes,
+        round_trips: usage.round_trips,
+        errors: usage.errors,
+    }
+}
+
+/// The sentence for a worker that ended without one of its own.
+fn describe(status: std::io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => match (status.signal(), status.code()) {
+            (Some(9), _) => "the session's worker was killed on the host".into(),
+            (Some(signal), _) => format!("the GPU driver crashed in the session's worker (signal {signal})"),
+            (_, code) => format!("the session's worker ended with code {}", code.unwrap_or(-1)),
+        },
+        Err(error) => format!("the session's worker is gone: {error}"),
+    }
+}

@@ -1,0 +1,63 @@
+//! Owns the few calls of this crate that the compiler cannot check; the only file with `unsafe`.
+#![allow(unsafe_code)]
+
+#[cfg(target_os = "linux")]
+pub use linux::{ignore_file_size_signal, unshare};
+#[cfg(target_os = "macos")]
+pub use macos::apply_profile;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::io;
+
+    use rustix::thread::UnshareFlags;
+
+    /// Moves the calling thread into a new network namespace, on request inside a new user
+    /// namespace.
+    pub fn unshare(user: bool) -> io::Result<()> {
+        let mut flags = UnshareFlags::NEWNET;
+        flags.set(UnshareFlags::NEWUSER, user);
+        // SAFETY: the call is unsafe only for `UnshareFlags::FILES`, which is not among the flags.
+        unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
+    }
+
+    /// Lets a write beyond the file-size limit fail with EFBIG instead of killing the worker.
+    pub fn ignore_file_size_signal() -> io::Result<()> {
+        // SAFETY: SIG_IGN is a valid disposition and installs no handler of ours.
+        let previous = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        match previous {
+            libc::SIG_ERR => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(target_os = "macos")]
+mod macos {
+    use std::ffi::{CStr, CString, c_char, c_int};
+
+    // Deprecated by Apple for years, still what browsers on macOS confine themselves with.
+    unsafe extern "C" {
+        fn sandbox_init(profile: *const c_char, flags: u64, error: *mut *mut c_char) -> c_int;
+        fn sandbox_free_error(error: *mut c_char);
+    }
+
+    /// Puts the profile, given as its text, in force for the whole process.
+    pub fn apply_profile(profile: &str) -> Result<(), String> {
+        let profile = CString::new(profile).map_err(|e| e.to_string())?;
+        let mut message = std::ptr::null_mut();
+        // SAFETY: both pointers are valid for the call; flags 0 means `profile` is the text itself.
+        let outcome = unsafe { sandbox_init(profile.as_ptr(), 0, &mut message) };
+        if outcome == 0 {
+            return Ok(());
+        }
+        if message.is_null() {
+            return Err("no reason given".to_owned());
+        }
+        // SAFETY: on failure `message` is a C string that belongs to us until we free it, below.
+        let reason = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+        // SAFETY: `message` came from `sandbox_init` and is not used again.
+        unsafe { sandbox_free_error(message) };
+        Err(reason)
+    }
+}

@@ -1,0 +1,70 @@
+//! `cargo xtask test`: from a bare machine to every test passed.
+
+use std::{ffi::OsString, process::Command};
+
+use pontoon_testbed::REQUIRE;
+
+use crate::{
+    check,
+    driver::Driver,
+    packages,
+    project::Project,
+    stages::{Output, Stages},
+    suites,
+};
+
+pub fn run(project: &Project, full: bool) -> anyhow::Result<()> {
+    let mut stages = Stages::new(project)?;
+    stages.step("system packages", packages::install_missing)?;
+    let env = environment(project);
+    check::format_and_lint(project, &mut stages)?;
+    build(project, &mut stages)?;
+    tests(project, &mut stages, &env)?;
+    if full {
+        suites::run(project, &mut stages, &env)?;
+    }
+    stages.finish(if full { "test --full" } else { "test" });
+    Ok(())
+}
+
+/// What tests are told: the programs that were built for them, the driver to use, and that nothing
+/// may be skipped any more.
+pub type Env = Vec<(&'static str, OsString)>;
+
+fn environment(project: &Project) -> Env {
+    let driver = Driver::find();
+    println!("\n{}", driver.sentence());
+    let mut env = vec![
+        (REQUIRE, "1".into()),
+        ("PONTOON_GUEST_BIN", project.guest_programs().into()),
+        ("PONTOON_BIN", project.host_programs("debug").join("pontoon").into()),
+    ];
+    env.extend(driver.env().map(|(name, value)| (name, value.into())));
+    env
+}
+
+/// Everything at once, tests included, is one set of features: `pontoon` alone would be another, and
+/// with it a second build of wgpu.
+fn build(project: &Project, stages: &mut Stages) -> anyhow::Result<()> {
+    let title = "static guest programs";
+    if cfg!(target_os = "linux") {
+        stages.run(title, Output::Logged, &mut project.build_guests())?;
+    } else {
+        stages.skip(title, "containers share a kernel with Linux only");
+    }
+    let mut all = project.cargo(&["build", "--workspace", "--all-targets"]);
+    stages.run("building everything", Output::Logged, &mut all)
+}
+
+fn tests(project: &Project, stages: &mut Stages, env: &Env) -> anyhow::Result<()> {
+    let mut run = |title, args: &[&str]| {
+        let mut command: Command = project.cargo(args);
+        stages.run(title, Output::Shown, command.envs(env.clone()))
+    };
+    if project.has_cargo_command("nextest") {
+        run("tests", &["nextest", "run", "--workspace"])?;
+    } else {
+        run("tests", &["test", "--workspace", "--all-targets"])?;
+    }
+    run("examples in the documentation", &["test", "--quiet", "--workspace", "--doc"])
+}
