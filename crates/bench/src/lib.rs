@@ -1,4 +1,4 @@
-//! Measures wgpu natively and over the bridge, interleaved in one run, and compares the medians.
+//! Measures wgpu natively and over the bridge, interleaved in one run, and compares them.
 //!
 //! The crate knows nothing of bridges: a [`Target`] is a name and a way to open a `wgpu::Instance`, and
 //! the first one is what the others are measured against. Every benchmark is prepared on all targets
@@ -8,7 +8,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cases`] | what is measured, one function per benchmark |
-//! | [`interleave`] | how: repetitions, rounds, order, medians |
+//! | [`interleave`] | how: repetitions, rounds, order, medians; [`placement`]: on which CPU |
 //! | [`session`] | one device per target, and what went wrong on it |
 //! | [`report`], [`machine`] | what comes out, as JSON and as a table |
 
@@ -18,6 +18,7 @@ mod cases;
 mod error;
 mod interleave;
 mod machine;
+mod placement;
 mod report;
 mod session;
 
@@ -145,7 +146,7 @@ fn measure(
 }
 
 fn notes(machine: &Machine, scale: &Scale, selected: &[&Case]) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = vec!["numbers are medians of the faster half of interleaved samples".to_owned()];
     if machine.load_average[0] > machine.cores as f64 / 2.0 {
         notes.push("the machine was busy when the run began: mind the ratios more than the numbers".into());
     }

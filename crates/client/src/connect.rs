@@ -44,7 +44,7 @@ pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
     };
     let mut greeting = Vec::new();
     frame::put_encoded(&mut greeting, code::HELLO, &hello);
-    pontoon_transport::send_with_descriptors(&socket, &greeting, &[]).map_err(|error| broken(error.to_string()))?;
+    pontoon_transport::send_all(&socket, &greeting).map_err(|error| broken(error.to_string()))?;
     let mut answers = Answers::default();
     let (mut code, mut body) = answers.next(&socket).map_err(broken)?;
     let mut layout = None;

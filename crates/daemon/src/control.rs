@@ -61,7 +61,11 @@ pub enum Notice {
 /// What the system said; the other side is gone.
 pub fn send<T: Serialize>(socket: impl AsFd, message: &T, descriptors: &[BorrowedFd<'_>]) -> std::io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
-    pontoon_transport::send_with_descriptors(socket, &bytes, descriptors).map_err(std::io::Error::other)
+    let sent = match descriptors {
+        [] => pontoon_transport::send_all(socket, &bytes),
+        descriptors => pontoon_transport::send_with_descriptors(socket, &bytes, descriptors),
+    };
+    sent.map_err(std::io::Error::other)
 }
 
 /// Receives one message; nothing where the other side is gone.

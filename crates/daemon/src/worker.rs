@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pontoon_executor::{Arena, Backend, End, Host, NoArena, Session};
 use pontoon_sandbox::{Identity, Policy};
 use pontoon_transport::shared::{Bell, Download, Shared, Side, Upload};
-use pontoon_transport::{Error as LinkError, Receiver, Sender, Socket, Wake, send_with_descriptors};
+use pontoon_transport::{Error as LinkError, Receiver, Sender, Socket, Wake, send_all};
 use pontoon_wire::event::{Event, Message};
 use pontoon_wire::frame::{self, FrameBuffer, code};
 use pontoon_wire::hello::{SharedLayout, Welcome};
@@ -162,7 +162,7 @@ fn serve(host: Host, order: Order, descriptors: Vec<OwnedFd>, control: &OwnedFd)
     let mut welcome = Vec::new();
     let offer = Welcome { session, adapters: host.offers(), bytes_in_flight: limits.bytes_in_flight };
     frame::put_encoded(&mut welcome, code::WELCOME, &offer);
-    send_with_descriptors(&*socket, &welcome, &[]).map_err(|error| untold(error.to_string()))?;
+    send_all(&*socket, &welcome).map_err(|error| untold(error.to_string()))?;
     let link = match (shared, <[OwnedFd; 3]>::try_from(descriptors.collect::<Vec<_>>())) {
         (Some(layout), Ok(descriptors)) => open_shared(&socket, layout, descriptors),
         _ => Ok((Sender::stream(socket.clone()), Receiver::stream(socket), Box::new(NoArena) as Box<dyn Arena>)),

@@ -13,6 +13,18 @@ use crate::Error;
 /// Most descriptors in one message.
 const MAX_DESCRIPTORS: usize = 8;
 
+/// Sends all of `bytes`. (A sandboxed worker may do this, but not send descriptors.)
+///
+/// # Errors
+/// [`Error::Closed`] where the peer is gone, [`Error::Io`] for anything else.
+pub fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> Result<(), Error> {
+    while !bytes.is_empty() {
+        let result = rustix::io::retry_on_intr(|| rustix::net::send(&socket, bytes, SendFlags::NOSIGNAL));
+        bytes = &bytes[result.map_err(Error::io("sending on a socket"))?..];
+    }
+    Ok(())
+}
+
 /// Sends all of `bytes`, with `descriptors` beside the first of them.
 ///
 /// # Errors
@@ -24,9 +36,7 @@ pub fn send_with_descriptors(
 ) -> Result<(), Error> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
+    control.push(SendAncillaryMessage::ScmRights(descriptors));
     let mut sent = 0;
     while sent < bytes.len() {
         let result = rustix::io::retry_on_intr(|| {

@@ -11,7 +11,7 @@ pub mod link;
 pub mod shared;
 
 pub use endpoint::{Endpoint, EndpointError};
-pub use fds::{receive_with_descriptors, send_with_descriptors};
+pub use fds::{receive_with_descriptors, send_all, send_with_descriptors};
 pub use link::{Receiver, Sender, Socket, Wake};
 
 /// Why bytes no longer move.

@@ -104,7 +104,7 @@ pub(crate) const ALL: &[Case] = {
         Case { name: "create_buffer", unit: Micros, work: 1.0, most: 512, prepare: create::buffer },
         Case { name: "create_bind_group", unit: Micros, work: 1.0, most: 512, prepare: create::bind_group },
         Case { name: "create_pipeline", unit: Micros, work: 1.0, most: 64, prepare: create::pipeline },
-        Case { name: "session_start", unit: Micros, work: 1.0, most: 4, prepare: create::session },
+        Case { name: "session_start", unit: Micros, work: 1.0, most: 1, prepare: create::session },
         Case { name: "train_step", unit: Micros, work: programs::STEPS, most: 64, prepare: programs::train_step },
         Case { name: "encoder_forward", unit: Micros, work: 1.0, most: 16, prepare: programs::encoder_forward },
         Case { name: "resnet50_forward", unit: Micros, work: 1.0, most: 16, prepare: programs::resnet50_forward },
