@@ -104,8 +104,10 @@ fn open(target: &Target<'_>) -> Result<Session, Error> {
 /// Numbers of two different GPUs would say nothing about the bridge.
 fn same_adapter(targets: &[Target<'_>], sessions: &[Session]) -> Result<(), Error> {
     let describe = |session: &Session| format!("{} ({:?})", session.info.name, session.info.backend);
+    // A bridged adapter's name also says that it is bridged.
+    let identity = |session: &Session| (session.info.vendor, session.info.device, session.info.backend);
     let first = describe(&sessions[0]);
-    match sessions.iter().position(|session| describe(session) != first) {
+    match sessions.iter().position(|session| identity(session) != identity(&sessions[0])) {
         None => Ok(()),
         Some(other) => Err(Error::Adapters {
             first: targets[0].name,

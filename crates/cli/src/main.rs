@@ -1,5 +1,6 @@
 //! `pontoon`: the command line. One file per verb; what they do is in the crates below.
 
+mod bench;
 mod gpu;
 mod ps;
 mod run;
@@ -36,6 +37,9 @@ enum Verb {
     #[command(subcommand)]
     Gpu(gpu::Verb),
     Ps(ps::Arguments),
+    /// Measure this host, natively and through Pontoon
+    #[command(subcommand)]
+    Bench(bench::Verb),
     Run(run::Arguments),
     /// What `serve` starts: not for people
     #[command(subcommand, hide = true)]
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Gpu(verb) => gpu::run(&verb),
         Verb::Ps(arguments) => ps::run(&arguments),
+        Verb::Bench(verb) => bench::run(&verb),
         Verb::Run(arguments) => run::run(arguments),
         Verb::Worker(verb) => worker::run(verb),
     };

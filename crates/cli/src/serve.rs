@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Offer only adapters whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     adapter: Option<String>,
+    /// End when standard input closes: for programs that start a daemon of their own
+    #[arg(long)]
+    until_stdin_closes: bool,
     /// Execute nothing, only validate: for tests of the protocol
     #[arg(long, hide = true)]
     noop: bool,
@@ -52,9 +55,22 @@ fn config(arguments: &Arguments) -> Result<Config, String> {
     Ok(config)
 }
 
+/// Asks this process to end, as an interrupt would, once standard input is at its end.
+fn end_with_stdin() -> Result<(), String> {
+    let watch = || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    };
+    std::thread::Builder::new().name("stdin".into()).spawn(watch).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
 pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
     pontoon_daemon::logging::start("");
     let config = config(&arguments)?;
+    if arguments.until_stdin_closes {
+        end_with_stdin()?;
+    }
     pontoon_daemon::serve::run(&config).map_err(|error| error.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

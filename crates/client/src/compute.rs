@@ -26,7 +26,7 @@ impl ClientComputePass {
 impl Drop for ClientComputePass {
     fn drop(&mut self) {
         self.recording.op(&Op::EndPass {});
-        self.core.append(&mut self.recording);
+        self.core.append(&mut self.recording, "ComputePass::end");
     }
 }
 

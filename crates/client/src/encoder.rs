@@ -1,5 +1,6 @@
 //! `wgpu::CommandEncoder`: records here; recordings travel in large pieces.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pontoon_wire::bounded::label;
@@ -69,8 +70,10 @@ pub(crate) fn marker(text: &str) -> &str {
 /// What an encoder and its passes share.
 #[derive(Debug)]
 pub(crate) struct EncoderCore {
+    device: Arc<ClientDevice>,
     object: Arc<Object<kind::CommandEncoder>>,
     recording: Mutex<Recording>,
+    finished: AtomicBool,
 }
 
 impl EncoderCore {
@@ -79,7 +82,12 @@ impl EncoderCore {
     }
 
     /// Takes a pass's recording over, and sends what has become long enough.
-    pub fn append(&self, pass: &mut Recording) {
+    ///
+    /// A pass that outlives its encoder's `finish` is an error, as locally.
+    pub fn append(&self, pass: &mut Recording, end: &str) {
+        if self.finished.load(Ordering::Relaxed) {
+            return self.device.invalid(end, None, "Encoding must not have ended");
+        }
         let mut recording = self.lock();
         recording.ops.append(&mut pass.ops);
         recording.kept.append(&mut pass.kept);
@@ -112,7 +120,8 @@ impl ClientEncoder {
     pub fn new(device: &Arc<ClientDevice>, name: Option<&str>) -> Self {
         let (id, label) = (device.id(), label(name));
         let object = device.session().create(|encoder| Command::CreateCommandEncoder { device: id, id: encoder, label });
-        Self { core: Arc::new(EncoderCore { object, recording: Mutex::default() }) }
+        let core = EncoderCore { device: device.clone(), object, recording: Mutex::default(), finished: AtomicBool::new(false) };
+        Self { core: Arc::new(core) }
     }
 
     fn record(&self, record: impl FnOnce(&mut Recording)) {
@@ -219,6 +228,7 @@ impl CommandEncoderInterface for ClientEncoder {
         let mut recording = self.core.lock();
         self.core.send_over(&mut recording, 0);
         drop(recording);
+        self.core.finished.store(true, Ordering::Relaxed);
         let encoder = self.core.object.id;
         self.core.object.use_up();
         let object = self.core.object.session.create(|id| Command::FinishEncoder { encoder, id });

@@ -29,16 +29,16 @@ fn fits(buffer: &ClientBuffer, offset: u64, len: u64) -> bool {
 
 impl ClientQueue {
     /// Has the host reject a write that does not fit, in `wgpu`'s words and in its turn.
-    fn reject(&self, target: &ClientBuffer, offset: u64, total: u64) {
+    fn reject(&self, code: u8, target: &ClientBuffer, offset: u64, total: u64) {
         let write =
             WriteBuffer { buffer: target.object.id, offset, total, at: 0, payload: Payload::Inline(&[]) };
-        self.device.session().send(|out| write.put(out, code::WRITE_BUFFER));
+        self.device.session().send(|out| write.put(out, code));
     }
 
     fn write(&self, target: &ClientBuffer, offset: u64, data: &[u8]) {
         let total = data.len() as u64;
         if data.is_empty() || !fits(target, offset, total) {
-            return self.reject(target, offset, total);
+            return self.reject(code::WRITE_BUFFER, target, offset, total);
         }
         let session = self.device.session();
         let mut out = session.outgoing();
@@ -63,7 +63,7 @@ impl QueueInterface for ClientQueue {
         if fits(target, offset, size.get()) {
             return Some(());
         }
-        self.reject(target, offset, size.get());
+        self.reject(code::REJECT_WRITE_WITH, target, offset, size.get());
         None
     }
 

@@ -116,7 +116,7 @@ pub(crate) mod shared {
 impl Drop for ClientRenderPass {
     fn drop(&mut self) {
         self.recording.op(&Op::EndPass {});
-        self.core.append(&mut self.recording);
+        self.core.append(&mut self.recording, "RenderPass::end");
     }
 }
 

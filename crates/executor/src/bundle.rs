@@ -1,12 +1,16 @@
 //! Render bundles, which a guest records whole.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use pontoon_wire::command::RenderBundleDesc;
+use pontoon_wire::event::ErrorKind;
 use pontoon_wire::limits::MAX_DYNAMIC_OFFSETS;
 use pontoon_wire::{Id, Op, Reader, handle as kind};
 
 use crate::End;
 use crate::create::label;
 use crate::encode::offsets;
+use crate::errors::Report;
 use crate::session::{Session, Tables};
 
 impl Session {
@@ -30,7 +34,24 @@ impl Session {
         while reader.remaining() > 0 {
             record(tables, &mut encoder, &Op::take(&mut reader)?)?;
         }
-        let bundle = encoder.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) });
+        let finish = || encoder.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) });
+        // `wgpu` has no invalid bundle: it panics where a recording is not valid.
+        let bundle = match catch_unwind(AssertUnwindSafe(finish)) {
+            Ok(bundle) => bundle,
+            Err(panic) => {
+                let message = crate::errors::panic_message(&*panic);
+                let message = message.strip_prefix("Error in RenderBundleEncoder::finish: ").unwrap_or(message);
+                let report = Report::Error { device, kind: ErrorKind::Validation, message: message.to_owned() };
+                self.reports.push(report);
+                let device = &tables.devices.get(device)?.device;
+                let empty = device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
+                    color_formats: &[Some(wgpu::TextureFormat::Rgba8Unorm)],
+                    sample_count: 1,
+                    ..Default::default()
+                });
+                empty.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) })
+            }
+        };
         self.tables.bundles.insert(id, bundle)
     }
 }

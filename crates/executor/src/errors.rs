@@ -41,6 +41,15 @@ impl Reports {
         self.lock().len()
     }
 
+    /// Puts another name into the errors that wait.
+    pub fn rename(&self, from: &str, to: &str) {
+        for report in self.lock().iter_mut() {
+            if let Report::Error { message, .. } = report {
+                *message = message.replace(from, to);
+            }
+        }
+    }
+
     /// Runs `make`, whose errors are expected and not the guest's: they are dropped.
     pub fn quietly<T>(&self, make: impl FnOnce() -> T) -> T {
         let before = self.lock().len();
@@ -71,4 +80,13 @@ impl Reports {
 /// The event for a rejected command.
 pub fn error_event(device: Id<Device>, sequence: u64, kind: ErrorKind, message: String) -> Event {
     Event::Error { device, sequence, kind, message: Message::cut(message) }
+}
+
+/// What a panic said.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no message",
+    }
 }

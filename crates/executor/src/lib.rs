@@ -31,6 +31,9 @@ pub enum End {
     /// The guest sent what no well-behaved client sends: its own fault, and final.
     #[error("the guest broke the protocol: {0}")]
     Violation(String),
+    /// `wgpu` or a driver gave up on a command.
+    #[error("the host's wgpu cannot go on: {0}")]
+    Panic(String),
     /// The guest reached a limit that ends sessions.
     #[error("{0}")]
     Limit(String),

@@ -1,6 +1,7 @@
 //! One guest's session: its tables, and the way of a frame through them.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use pontoon_wire::handle as kind;
 use pontoon_wire::{Command, Id, Kind};
 
 use crate::encode::Recording;
-use crate::errors::{Report, Reports, error_event};
+use crate::errors::{Report, Reports, error_event, panic_message};
 use crate::map::Mapping;
 use crate::table::Table;
 use crate::upload::Write;
@@ -141,12 +142,23 @@ impl Session {
     /// # Errors
     /// [`End`] where the session is over.
     pub fn execute(&mut self, code: u8, body: &[u8]) -> Result<(), End> {
+        // `wgpu` panics on a few misuses that it does not validate: that ends this session, with a reason.
+        let execute = AssertUnwindSafe(|| self.execute_frame(code, body));
+        catch_unwind(execute).unwrap_or_else(|panic| Err(End::Panic(panic_message(&*panic).to_owned())))
+    }
+
+    fn execute_frame(&mut self, code: u8, body: &[u8]) -> Result<(), End> {
         self.usage.commands += 1;
         match code {
             code::ENCODE => self.encode(frame::Encode::decode(body)?)?,
             code::SUBMIT => self.submit(frame::Submit::decode(body)?)?,
             code::FORGET => self.forget(frame::Forget::decode(body)?)?,
-            code::WRITE_BUFFER => self.write_buffer(frame::WriteBuffer::decode(body)?)?,
+            code::WRITE_BUFFER => {
+                self.write_buffer(frame::WriteBuffer::decode(body)?)?;
+                // Pieces are written with `write_buffer_with`; the program called `write_buffer`.
+                self.reports.rename("Queue::write_buffer_with", "Queue::write_buffer");
+            }
+            code::REJECT_WRITE_WITH => self.reject_write_with(frame::WriteBuffer::decode(body)?)?,
             code::WRITE_MAPPED => self.write_mapped(frame::WriteBuffer::decode(body)?)?,
             code::STAGE => self.stage(body)?,
             code::COMMAND => self.command(pontoon_wire::decode(body)?)?,

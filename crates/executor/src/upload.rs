@@ -70,6 +70,16 @@ impl Session {
         self.count_upload(payload.len() as u64, buffer)
     }
 
+    /// A `write_buffer_with` that does not fit.
+    pub(crate) fn reject_write_with(&mut self, write: WriteBuffer<'_>) -> Result<(), End> {
+        match NonZeroU64::new(write.total) {
+            Some(_) if self.is_out_of_range(write.buffer, write.offset, write.total)? => {
+                self.reject_write(write.buffer, write.offset, write.total)
+            }
+            _ => Err(End::Violation("a write that fits, to be rejected".into())),
+        }
+    }
+
     fn is_out_of_range(&self, id: Id<kind::Buffer>, offset: u64, total: u64) -> Result<bool, End> {
         let entry = self.tables.buffers.get(id)?;
         let aligned = offset.is_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT) && total.is_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);

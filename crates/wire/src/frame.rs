@@ -25,6 +25,9 @@ pub mod code {
     pub const SUBMIT: u8 = 6;
     /// The guest forgets a name: [`super::Forget`].
     pub const FORGET: u8 = 7;
+    /// A `write_buffer_with` that the guest knows to be out of range: to be rejected in its turn. The body
+    /// is a [`super::WriteBuffer`] without payload.
+    pub const REJECT_WRITE_WITH: u8 = 8;
     /// Host to guest: a [`crate::hello::Welcome`].
     pub const WELCOME: u8 = 128;
     /// Host to guest: a [`crate::hello::Refusal`].
@@ -176,7 +179,8 @@ pub struct WriteBuffer<'a> {
 }
 
 impl<'a> WriteBuffer<'a> {
-    /// Appends the frame; `code` is [`code::WRITE_BUFFER`] or [`code::WRITE_MAPPED`].
+    /// Appends the frame; `code` is [`code::WRITE_BUFFER`], [`code::WRITE_MAPPED`] or
+    /// [`code::REJECT_WRITE_WITH`].
     pub fn put(&self, out: &mut Vec<u8>, code: u8) {
         put(out, code, |out| {
             for field in [self.buffer.to_bits(), self.offset, self.total, self.at] {

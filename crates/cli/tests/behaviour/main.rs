@@ -100,6 +100,11 @@ behaviour! {
 }
 
 #[test]
+fn invalid_bundle_is_an_error() {
+    render::invalid_bundle_is_an_error(&rig::bridged(Backend::Noop, Transport::Arena));
+}
+
+#[test]
 fn steady_state_makes_no_round_trips() {
     if rig::local(Backend::Gpu).is_none() {
         return;

@@ -192,7 +192,11 @@ pub fn bundles_and_indirect(gpu: &Gpu) -> Trace {
     bundle.set_pipeline(&triangle.pipeline);
     bundle.set_vertex_buffer(0, triangle.vertices.slice(..));
     bundle.set_index_buffer(triangle.indices.slice(..), wgpu::IndexFormat::Uint16);
-    bundle.draw_indexed_indirect(&arguments, 16);
+    // The noop back end's limits trip an assertion in `wgpu`'s own validation of indirect draws.
+    let indirect = gpu.backend == Backend::Gpu;
+    if indirect {
+        bundle.draw_indexed_indirect(&arguments, 16);
+    }
     bundle.draw(0..3, 0..1);
     let bundle = bundle.finish(&wgpu::RenderBundleDescriptor { label: Some("bundle") });
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
@@ -200,23 +204,31 @@ pub fn bundles_and_indirect(gpu: &Gpu) -> Trace {
     pass.execute_bundles([&bundle, &bundle]);
     pass.set_pipeline(&triangle.pipeline);
     pass.set_vertex_buffer(0, triangle.vertices.slice(..));
-    pass.draw_indirect(&arguments, 0);
-    pass.multi_draw_indirect(&arguments, 0, 1);
+    if indirect {
+        pass.draw_indirect(&arguments, 0);
+        pass.multi_draw_indirect(&arguments, 0, 1);
+    }
     drop(pass);
     gpu.queue.submit([encoder.finish()]);
-    let wrong = gpu.scope(wgpu::ErrorFilter::Validation, || {
-        let bundle = gpu.device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
+    vec![line(gpu, "pixels", &target.read(gpu)), format!("{:?}", gpu.uncaptured())]
+}
+
+/// Local `wgpu` panics when an invalid bundle is finished; through Pontoon it is a validation error.
+pub fn invalid_bundle_is_an_error(gpu: &Gpu) {
+    let triangle = Triangle::new(gpu);
+    let error = gpu.scope(wgpu::ErrorFilter::Validation, || {
+        let mut bundle = gpu.device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
             label: Some("wrong"),
             color_formats: &[Some(wgpu::TextureFormat::R8Unorm)],
             depth_stencil: None,
             sample_count: 1,
             multiview: None,
         });
-        let mut bundle = bundle;
         bundle.set_pipeline(&triangle.pipeline);
         drop(bundle.finish(&Default::default()));
     });
-    vec![line(gpu, "pixels", &target.read(gpu)), wrong, format!("{:?}", gpu.uncaptured())]
+    assert!(error.contains("Render pipeline targets are incompatible with render pass"), "{error}");
+    assert!(gpu.uncaptured().is_empty());
 }
 
 pub fn textures_round_trip(gpu: &Gpu) -> Trace {

@@ -141,7 +141,7 @@ pub fn bridged(backend: Backend, transport: Transport) -> Gpu {
 
 /// A daemon of this test process.
 pub struct Daemon {
-    child: Child,
+    _child: Child,
     folder: Scratch,
     address: String,
 }
@@ -160,13 +160,19 @@ impl Daemon {
         if backend == Backend::Noop {
             command.arg("--noop");
         }
-        let child = command.stderr(std::fs::File::create(&log).unwrap()).stdin(Stdio::null()).spawn().expect("pontoon");
+        let child = command
+            .arg("--until-stdin-closes")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .expect("pontoon");
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let text = std::fs::read_to_string(&log).unwrap();
             if let Some((_, rest)) = text.split_once("listening on tcp:") {
                 let address = rest.lines().next().unwrap().to_owned();
-                return Self { child, folder, address };
+                return Self { _child: child, folder, address };
             }
             assert!(Instant::now() < deadline, "the daemon does not listen: {text}");
             std::thread::sleep(Duration::from_millis(10));
@@ -185,19 +191,9 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// The daemon for `backend`, started once per test process and ended with it.
 fn daemon(backend: Backend) -> &'static Daemon {
     static DAEMONS: [OnceLock<Daemon>; 2] = [OnceLock::new(), OnceLock::new()];
-    let daemon = DAEMONS[backend as usize].get_or_init(|| Daemon::start(backend));
-    // Statics are not dropped: the daemon is told to end when this process does.
-    static WATCHED: OnceLock<()> = OnceLock::new();
-    WATCHED.get_or_init(|| ());
-    daemon
+    // Statics are not dropped: the daemon ends because its standard input closes with this process.
+    DAEMONS[backend as usize].get_or_init(|| Daemon::start(backend))
 }
