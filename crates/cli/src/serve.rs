@@ -12,7 +12,7 @@ use pontoon_daemon::config::{Backend, Config, Token};
 /// seccomp. Limits are in the configuration file; docs/configuration.md explains every key.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Configuration file [default: ./pontoon.toml or /etc/pontoon/pontoon.toml, if there is one]
+    /// Configuration file [default: /etc/pontoon/pontoon.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The guests' socket [default: $XDG_RUNTIME_DIR/pontoon/guest/pontoon.sock, for root /run/pontoon/guest/pontoon.sock]
@@ -36,8 +36,8 @@ pub struct Arguments {
 }
 
 fn config(arguments: &Arguments) -> Result<Config, String> {
-    let usual = ["pontoon.toml", "/etc/pontoon/pontoon.toml"].map(PathBuf::from);
-    let path = arguments.config.clone().or_else(|| usual.into_iter().find(|path| path.exists()));
+    let usual = PathBuf::from("/etc/pontoon/pontoon.toml");
+    let path = arguments.config.clone().or_else(|| usual.exists().then_some(usual));
     let mut config = match path {
         Some(path) => Config::read(&path).map_err(|error| error.to_string())?,
         None => Config::default(),

@@ -14,6 +14,9 @@ pub enum Verb {
         /// Offer only adapters whose name contains TEXT
         #[arg(long)]
         adapter: Option<String>,
+        /// Serve nobody where there is only software
+        #[arg(long)]
+        require_gpu: bool,
         /// Become this user
         #[arg(long, requires = "gid")]
         uid: Option<u32>,
@@ -27,8 +30,8 @@ pub enum Verb {
 }
 
 pub fn run(verb: Verb) -> Result<ExitCode, String> {
-    let Verb::Gpu { noop, adapter, uid, gid, parent } = verb;
+    let Verb::Gpu { noop, adapter, require_gpu, uid, gid, parent } = verb;
     pontoon_daemon::logging::start(format!("worker {}: ", std::process::id()));
-    worker::run(&Options { noop, adapter, identity: uid.zip(gid), parent })?;
+    worker::run(&Options { noop, adapter, require_gpu, identity: uid.zip(gid), parent })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pontoon_wire::command::DeviceRequest;
 use pontoon_wire::event::Reply;
 use pontoon_wire::frame::Forget;
-use pontoon_wire::{Command, Id, Kind, bounded};
+use pontoon_wire::{Command, Kind, bounded};
 use wgpu::custom::{AdapterInterface, DispatchDevice, DispatchQueue, DispatchSurface, RequestDeviceFuture};
 
 use crate::device::ClientDevice;
@@ -49,11 +49,12 @@ impl ClientAdapter {
             limits: desc.required_limits.clone(),
             low_memory: matches!(desc.memory_hints, wgpu::MemoryHints::MemoryUsage),
         });
-        let id: Id<pontoon_wire::handle::Device> = self.session.outgoing().names.take();
-        // Losses and errors may come before the reply is taken.
-        self.session.state().devices.insert(id.to_bits(), DeviceState::default());
         let adapter = self.index as u32;
-        let reply = self.session.ask(|call| Command::RequestDevice { call, adapter, id, desc: request });
+        let (id, reply) = self.session.ask_for::<pontoon_wire::handle::Device>(|call, id| {
+            // Losses and errors may come before the reply is taken.
+            self.session.state().devices.insert(id.to_bits(), DeviceState::default());
+            Command::RequestDevice { call, adapter, id, desc: request }
+        });
         let refused = |message: String| {
             self.session.state().devices.remove(&id.to_bits());
             Err(message)

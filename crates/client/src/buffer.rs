@@ -78,7 +78,7 @@ impl BufferInterface for ClientBuffer {
         let map = {
             let mut state = session.state();
             if state.dead.is_some() {
-                state.ready.push(Box::new(move || callback(Err(wgpu::BufferAsyncError))));
+                state.ready.push_back(Box::new(move || callback(Err(wgpu::BufferAsyncError))));
                 return;
             }
             state.next_map += 1;
@@ -94,12 +94,10 @@ impl BufferInterface for ClientBuffer {
     }
 
     fn get_mapped_range(&self, range: Range<u64>) -> Result<DispatchBufferMappedRange, wgpu::MapRangeError> {
-        if self.object.session.is_dead() {
-            let len = (range.end - range.start).min(1 << 32) as usize;
-            return Ok(DispatchBufferMappedRange::custom(View::detached(len)));
-        }
         match self.state.view(range) {
             Some(view) => Ok(DispatchBufferMappedRange::custom(view)),
+            // The buffer behind `not_mapped`: the front end rejects the range itself.
+            None if self.object.session.never_was() => Ok(DispatchBufferMappedRange::custom(View::detached())),
             None => Err(not_mapped()),
         }
     }
@@ -108,11 +106,13 @@ impl BufferInterface for ClientBuffer {
         // Also where nothing is mapped here: the host knows whether that is an error.
         self.end_mapping();
         self.object.session.command(&Command::UnmapBuffer { buffer: self.object.id });
+        self.object.session.flush();
     }
 
     fn destroy(&self) {
         self.state.end();
         self.object.session.command(&Command::DestroyBuffer { buffer: self.object.id });
+        self.object.session.flush();
     }
 }
 

@@ -23,6 +23,16 @@ impl ClientComputePass {
     }
 }
 
+impl ClientComputePass {
+    /// Hands a long recording over in time: a frame has a largest size.
+    #[inline]
+    fn drawn(&mut self) {
+        if self.recording.is_long() {
+            self.core.append(&mut self.recording, "ComputePass::end");
+        }
+    }
+}
+
 impl Drop for ClientComputePass {
     fn drop(&mut self) {
         self.recording.op(&Op::EndPass {});
@@ -44,6 +54,7 @@ impl ComputePassInterface for ClientComputePass {
         }
         let group = object.map(|object| object.id);
         self.recording.op(&Op::SetBindGroup { index, group, offsets: Words::Native(offsets) });
+        self.drawn();
     }
 
     fn set_immediates(&mut self, offset: u32, data: &[u8]) {
@@ -80,12 +91,14 @@ impl ComputePassInterface for ClientComputePass {
 
     fn dispatch_workgroups(&mut self, x: u32, y: u32, z: u32) {
         self.recording.op(&Op::Dispatch { x, y, z });
+        self.drawn();
     }
 
     fn dispatch_workgroups_indirect(&mut self, buffer: &DispatchBuffer, offset: u64) {
         let object = &dispatched(buffer).object;
         self.recording.keep(object);
         self.recording.op(&Op::DispatchIndirect { buffer: object.id, offset });
+        self.drawn();
     }
 
     fn transition_resources<'a>(

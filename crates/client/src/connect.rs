@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_transport::{Endpoint, Receiver, Sender, Socket, receive_with_descriptors};
+use pontoon_wire::event::Event;
 use pontoon_wire::frame::{self, code};
 use pontoon_wire::hello::{Hello, Refusal, SharedLayout, Welcome};
 use pontoon_wire::limits::MAX_FRAME_BODY;
@@ -62,6 +63,10 @@ pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
             let message = refusal.message.into_string();
             Err(Error::Refused { endpoint: endpoint(), kind: refusal.kind, message })
         }
+        code::EVENT => match pontoon_wire::decode(&body) {
+            Ok(Event::End { message }) => Err(broken(message.into_string())),
+            _ => Err(broken("it began in the middle".into())),
+        },
         code => Err(broken(format!("its first words have code {code}; is it a Pontoon host?"))),
     }
 }

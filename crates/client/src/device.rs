@@ -59,7 +59,9 @@ impl ClientDevice {
 
 impl Drop for ClientDevice {
     fn drop(&mut self) {
-        self.session().state().devices.remove(&self.id().to_bits());
+        // The program's callbacks go outside the lock: they may own objects of ours.
+        let state = self.session().state().devices.remove(&self.id().to_bits());
+        drop(state);
     }
 }
 
@@ -103,6 +105,18 @@ fn shader_source(source: &wgpu::ShaderSource<'_>) -> Result<ShaderSource, String
             let _ = Blob::<0>::default();
             Err("Pontoon takes shaders as WGSL, or as SPIR-V with pontoon-client's feature `spirv`".into())
         }
+    }
+}
+
+/// A popped scope; forgotten with its future, whether or not that was polled.
+struct PoppedScope {
+    session: Arc<Session>,
+    number: u64,
+}
+
+impl Drop for PoppedScope {
+    fn drop(&mut self) {
+        drop(self.session.resolve_scope(self.number));
     }
 }
 
@@ -244,16 +258,23 @@ impl DeviceInterface for SharedDevice {
         let dead = state.dead.clone();
         let Some(device) = state.devices.get_mut(&self.0.id().to_bits()) else { return };
         let lost = device.lost.clone().or(dead.map(|why| (wgpu::DeviceLostReason::Unknown, why)));
-        match lost {
-            Some((reason, message)) => state.ready.push(Box::new(move || callback(reason, message))),
-            None => device.lost_callback = Some(callback),
-        }
+        let last = match lost {
+            Some((reason, message)) => {
+                state.ready.push_back(Box::new(move || callback(reason, message)));
+                None
+            }
+            None => device.lost_callback.replace(callback),
+        };
+        drop(state);
+        drop(last);
     }
 
     fn on_uncaptured_error(&self, handler: Arc<dyn wgpu::UncapturedErrorHandler>) {
-        if let Some(device) = self.0.session().state().devices.get_mut(&self.0.id().to_bits()) {
-            device.handler = Some(handler);
-        }
+        let mut state = self.0.session().state();
+        let device = state.devices.get_mut(&self.0.id().to_bits());
+        let last = device.and_then(|device| device.handler.replace(handler));
+        drop(state);
+        drop(last);
     }
 
     fn push_error_scope(&self, error_filter: wgpu::ErrorFilter) -> u32 {
@@ -263,13 +284,13 @@ impl DeviceInterface for SharedDevice {
     fn pop_error_scope(&self, index: u32) -> Pin<Box<dyn PopErrorScopeFuture>> {
         match self.0.session().pop_scope(self.0.id().to_bits(), index) {
             Ok((number, last)) => {
-                let session = self.0.session().clone();
+                let popped = PoppedScope { session: self.0.session().clone(), number };
                 when_polled(move || {
                     if let Some(last) = last {
-                        session.settle(last);
+                        popped.session.settle(last);
                     }
-                    let error = session.resolve_scope(number);
-                    session.run_callbacks();
+                    let error = popped.session.resolve_scope(number);
+                    popped.session.run_callbacks();
                     error
                 })
             }

@@ -48,6 +48,12 @@ impl Recording {
         op.put(&mut self.ops);
     }
 
+    /// Whether it is time to send it.
+    #[inline]
+    pub fn is_long(&self) -> bool {
+        self.ops.len() > PIECE
+    }
+
     /// Keeps an object alive that an operation names.
     #[inline]
     pub fn keep<K: pontoon_wire::Kind + Send + Sync>(&mut self, object: &Arc<Object<K>>) {

@@ -32,12 +32,23 @@ mod session;
 mod state;
 mod unsupported;
 
+use std::path::{Path, PathBuf};
+
 pub use error::Error;
 pub use state::RemoteError;
 pub use pontoon_transport::Endpoint;
 
-/// Where guests look for a host when `PONTOON_HOST` is not set.
+/// Where containers look for a host when `PONTOON_HOST` is not set.
 pub const DEFAULT_SOCKET: &str = "/run/pontoon/pontoon.sock";
+
+/// The socket to use when `PONTOON_HOST` is not set: a container's, or else that of a daemon on this very
+/// machine, this user's first.
+fn default_socket() -> PathBuf {
+    let mut places = vec![PathBuf::from(DEFAULT_SOCKET)];
+    places.extend(std::env::var_os("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("pontoon/guest/pontoon.sock")));
+    places.push("/run/pontoon/guest/pontoon.sock".into());
+    places.into_iter().find(|place| place.exists()).unwrap_or_else(|| DEFAULT_SOCKET.into())
+}
 
 /// How to reach a host.
 #[derive(Debug, Clone)]
@@ -57,7 +68,7 @@ impl Options {
     /// Options for `endpoint`, without a token.
     pub fn new(endpoint: Endpoint) -> Self {
         let program = std::env::args_os().next().unwrap_or_default();
-        let program = std::path::Path::new(&program).file_name().unwrap_or_default();
+        let program = Path::new(&program).file_name().unwrap_or_default();
         Self {
             endpoint,
             token: String::new(),
@@ -66,14 +77,18 @@ impl Options {
         }
     }
 
-    /// Options from `PONTOON_HOST` (default [`DEFAULT_SOCKET`]), `PONTOON_TOKEN` and
+    /// Options from `PONTOON_HOST` (default [`DEFAULT_SOCKET`], then the usual places of a daemon on this
+    /// machine), `PONTOON_TOKEN` and
     /// `PONTOON_SHARED_MEMORY` (`0` turns it off).
     ///
     /// # Errors
     /// [`Error::Address`] where `PONTOON_HOST` is no address.
     pub fn from_environment() -> Result<Self, Error> {
-        let host = std::env::var("PONTOON_HOST").unwrap_or_else(|_| DEFAULT_SOCKET.to_owned());
-        let mut options = Self::new(host.parse()?);
+        let endpoint = match std::env::var("PONTOON_HOST") {
+            Ok(host) => host.parse()?,
+            Err(_) => Endpoint::Unix(default_socket()),
+        };
+        let mut options = Self::new(endpoint);
         options.token = std::env::var("PONTOON_TOKEN").unwrap_or_default();
         options.shared_memory = std::env::var("PONTOON_SHARED_MEMORY").as_deref() != Ok("0");
         Ok(options)

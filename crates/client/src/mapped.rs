@@ -169,10 +169,10 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
-    /// A view of zeros, for ranges that the front end is about to reject.
-    pub fn detached(len: usize) -> Self {
-        let storage = Arc::new(Storage::heap(vec![0; len]));
-        Self { first: storage.first, len, range: 0..0, storage, buffer: Arc::default() }
+    /// A view of nothing, for ranges that the front end is about to reject.
+    pub fn detached() -> Self {
+        let storage = Arc::new(Storage::heap(Vec::new()));
+        Self { first: storage.first, len: 0, range: 0..0, storage, buffer: Arc::default() }
     }
 }
 

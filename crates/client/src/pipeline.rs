@@ -89,8 +89,8 @@ impl ClientDevice {
             multiview_mask: None,
             cache: None,
         });
-        if let Ok((number, Some(last))) = self.session().pop_scope(self.id().to_bits(), depth) {
-            self.session().settle(last);
+        if let Ok((number, last)) = self.session().pop_scope(self.id().to_bits(), depth) {
+            self.session().settle(last.unwrap_or(0));
             self.session().resolve_scope(number);
         }
         pipeline

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pontoon_wire::command::TextureLocation;
+use pontoon_wire::event::ErrorKind;
 use pontoon_wire::frame::{self, Payload, Submit, WriteBuffer, code};
 use pontoon_wire::{Command, Id, handle as kind};
 use wgpu::custom::*;
@@ -82,6 +83,14 @@ impl QueueInterface for ClientQueue {
     ) {
         let destination = location(&texture);
         let session = self.device.session();
+        if data.len() as u64 > session.bytes_in_flight {
+            let message = format!(
+                "Queue::write_texture of {} bytes; the host takes {} at once (limits.bytes_in_flight): write in parts",
+                data.len(),
+                session.bytes_in_flight
+            );
+            return session.local_error(self.device.id().to_bits(), ErrorKind::OutOfMemory, message);
+        }
         let mut out = session.outgoing();
         session.send_payload(&mut out, data, |frame, _, payload| {
             frame::put(frame, code::STAGE, |out| payload.put(out));
@@ -125,7 +134,7 @@ impl QueueInterface for ClientQueue {
         let Some(device) = state.devices.get_mut(&self.device.id().to_bits()) else { return };
         let submitted = device.submitted;
         match device.done >= submitted {
-            true => state.ready.push(callback),
+            true => state.ready.push_back(callback),
             false => device.work_done.push((submitted, callback)),
         }
     }

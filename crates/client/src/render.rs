@@ -29,6 +29,7 @@ impl ClientRenderPass {
         let object = &dispatched(buffer).object;
         self.recording.keep(object);
         self.recording.op(&op(object.id));
+        self.drawn();
     }
 }
 
@@ -113,6 +114,16 @@ pub(crate) mod shared {
     }
 }
 
+impl ClientRenderPass {
+    /// Hands a long recording over in time: a frame has a largest size.
+    #[inline]
+    fn drawn(&mut self) {
+        if self.recording.is_long() {
+            self.core.append(&mut self.recording, "RenderPass::end");
+        }
+    }
+}
+
 impl Drop for ClientRenderPass {
     fn drop(&mut self) {
         self.recording.op(&Op::EndPass {});
@@ -127,6 +138,7 @@ impl RenderPassInterface for ClientRenderPass {
 
     fn set_bind_group(&mut self, index: u32, group: Option<&DispatchBindGroup>, offsets: &[u32]) {
         shared::set_bind_group(&mut self.recording, index, group, offsets);
+        self.drawn();
     }
 
     fn set_index_buffer(
@@ -171,10 +183,12 @@ impl RenderPassInterface for ClientRenderPass {
 
     fn draw(&mut self, vertices: Range<u32>, instances: Range<u32>) {
         shared::draw(&mut self.recording, vertices, instances);
+        self.drawn();
     }
 
     fn draw_indexed(&mut self, indices: Range<u32>, base_vertex: i32, instances: Range<u32>) {
         shared::draw_indexed(&mut self.recording, indices, base_vertex, instances);
+        self.drawn();
     }
 
     fn draw_mesh_tasks(&mut self, _: u32, _: u32, _: u32) {

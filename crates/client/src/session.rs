@@ -60,6 +60,8 @@ pub(crate) struct Session {
     settled: AtomicU64,
     socket: Option<Arc<Socket>>,
     pub offers: Vec<Offer>,
+    /// Most bytes of one command's payload.
+    pub bytes_in_flight: u64,
 }
 
 impl std::fmt::Debug for Session {
@@ -97,7 +99,9 @@ impl Session {
             download,
         };
         let offers = connection.welcome.adapters.iter().map(Offer::from).collect();
-        Ok(Arc::new(Self::assemble(outgoing, incoming, Some(connection.socket), offers)))
+        let mut session = Self::assemble(outgoing, incoming, Some(connection.socket), offers);
+        session.bytes_in_flight = connection.welcome.bytes_in_flight;
+        Ok(Arc::new(session))
     }
 
     /// A session that is over: its devices exist and do nothing.
@@ -140,11 +144,17 @@ impl Session {
             settled: AtomicU64::new(0),
             socket,
             offers,
+            bytes_in_flight: 0,
         }
     }
 
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Whether this session never had a host ([`Session::over`]).
+    pub fn never_was(&self) -> bool {
+        self.socket.is_none()
     }
 
     pub fn round_trips(&self) -> u64 {
@@ -229,7 +239,8 @@ impl Session {
                 Err(error) => return self.die(&lost(&error)),
             }
             if let Err(error) = sender.wait_for_room(Duration::from_millis(1)) {
-                self.read_now();
+                // The host may have said why.
+                self.look();
                 return self.die(&lost(&error));
             }
             self.read_now();
@@ -253,11 +264,12 @@ impl Session {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    self.read_now();
+                    self.look();
                     return self.die(&lost(&error));
                 }
             }
             if let Err(error) = sender.wait_for_room(Duration::from_millis(1)) {
+                self.look();
                 return self.die(&lost(&error));
             }
             self.read_now();
@@ -320,6 +332,7 @@ impl Session {
             }
             self.flush_locked(out);
             if let Some(Err(error)) = out.sender.as_mut().map(|sender| sender.wait_for_room(Duration::from_millis(1))) {
+                self.look();
                 self.die(&lost(&error));
             }
             self.read_now();
@@ -399,23 +412,23 @@ impl Session {
         if let Some(reason) = end {
             state.die(&reason);
         }
-        if state.dead.is_some() {
-            self.dead.store(true, Ordering::Relaxed);
-        }
+        let reason = state.dead.clone().filter(|_| !self.dead.swap(true, Ordering::Relaxed));
         state.reading = false;
         drop(state);
         self.changed.notify_all();
+        if let Some(reason) = reason {
+            log::warn!("Pontoon session over: {reason}");
+        }
     }
 
     /// Runs the program's callbacks whose time has come. Call with no lock held.
     pub fn run_callbacks(&self) {
         loop {
-            let ready = std::mem::take(&mut lock(&self.state).ready);
-            if ready.is_empty() {
-                return;
-            }
-            for callback in ready {
-                callback();
+            // One at a time: where one panics, the others are still there.
+            let ready = lock(&self.state).ready.pop_front();
+            match ready {
+                Some(callback) => callback(),
+                None => return,
             }
         }
     }
@@ -427,23 +440,43 @@ impl Session {
         self.ask_until(None, command)
     }
 
-    /// As [`Session::ask`]; `None` also where time is up first.
-    pub fn ask_until(&self, deadline: Option<Instant>, command: impl FnOnce(u32) -> Command) -> Option<Reply> {
-        let call = {
-            let mut state = lock(&self.state);
-            // Number 0 asks without waiting.
-            state.next_call = state.next_call.checked_add(1).unwrap_or(1);
-            let call = state.next_call;
-            state.replies.insert(call, None);
-            call
-        };
-        let sequence = self.send_question(&command(call));
+    /// Names a new object, asks the host for it and waits for its answer.
+    pub fn ask_for<K: Kind>(&self, command: impl FnOnce(u32, Id<K>) -> Command) -> (Id<K>, Option<Reply>) {
+        let call = self.next_call();
+        self.trips.fetch_add(1, Ordering::Relaxed);
+        let mut out = self.outgoing();
+        let id = out.names.take();
+        let question = command(call, id);
+        self.send_locked(&mut out, |frame| frame::put_encoded(frame, code::COMMAND, &question));
+        self.flush_locked(&mut out);
+        let sequence = out.sequence;
+        drop(out);
+        (id, self.await_reply(None, call, sequence))
+    }
+
+    fn next_call(&self) -> u32 {
+        let mut state = lock(&self.state);
+        // Number 0 asks without waiting.
+        state.next_call = state.next_call.checked_add(1).unwrap_or(1);
+        let call = state.next_call;
+        state.replies.insert(call, None);
+        call
+    }
+
+    fn await_reply(&self, deadline: Option<Instant>, call: u32, sequence: u64) -> Option<Reply> {
         let reply = self.wait(deadline, |state| state.replies.get_mut(&call).and_then(Option::take));
         lock(&self.state).replies.remove(&call);
         if reply.is_some() {
             self.settled.fetch_max(sequence, Ordering::Relaxed);
         }
         reply
+    }
+
+    /// As [`Session::ask`]; `None` also where time is up first.
+    pub fn ask_until(&self, deadline: Option<Instant>, command: impl FnOnce(u32) -> Command) -> Option<Reply> {
+        let call = self.next_call();
+        let sequence = self.send_question(&command(call));
+        self.await_reply(deadline, call, sequence)
     }
 
     /// Sends a question at once, and counts it; its sequence number.
@@ -470,8 +503,9 @@ impl Session {
     // --- Error scopes ---
 
     pub fn push_scope(&self, device: u64, filter: ErrorKind) -> u32 {
+        let mut state = lock(&self.state);
         self.scopes.fetch_add(1, Ordering::Relaxed);
-        lock(&self.state).scopes.push(device, filter)
+        state.scopes.push(device, filter)
     }
 
     pub fn pop_scope(&self, device: u64, depth: u32) -> Result<(u64, Option<u64>), &'static str> {

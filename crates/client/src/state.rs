@@ -3,7 +3,7 @@
 //! Callbacks of the program are never called from in here: they are collected in `ready` and run by
 //! whoever holds no lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use pontoon_wire::event::{ErrorKind, Event, MappedAt, Reply};
@@ -72,7 +72,7 @@ pub(crate) struct State {
     pub maps: HashMap<u64, PendingMap>,
     pub devices: HashMap<u64, DeviceState>,
     pub scopes: Scopes,
-    pub ready: Vec<Callback>,
+    pub ready: VecDeque<Callback>,
 }
 
 /// What arrived, decoded.
@@ -147,13 +147,13 @@ impl State {
             None => Err(wgpu::BufferAsyncError),
         };
         let callback = pending.callback;
-        self.ready.push(Box::new(move || callback(result)));
+        self.ready.push_back(Box::new(move || callback(result)));
     }
 
     /// Has the device's handler told of an error that no scope caught.
     pub fn uncaptured(&mut self, device: u64, error: wgpu::Error) {
         let handler = self.devices.get(&device).and_then(|device| device.handler.clone());
-        self.ready.push(Box::new(move || match handler {
+        self.ready.push_back(Box::new(move || match handler {
             Some(handler) => handler(error),
             // What `wgpu` does where the program set no handler.
             None => panic!("wgpu error: {error}\n"),
@@ -165,10 +165,9 @@ impl State {
         if self.dead.is_some() {
             return;
         }
-        log::warn!("Pontoon session over: {reason}");
         self.dead = Some(reason.to_owned());
         for (_, pending) in self.maps.drain() {
-            self.ready.push(Box::new(move || (pending.callback)(Err(wgpu::BufferAsyncError))));
+            self.ready.push_back(Box::new(move || (pending.callback)(Err(wgpu::BufferAsyncError))));
         }
         for device in self.devices.values_mut() {
             device.done = u64::MAX;
@@ -179,18 +178,18 @@ impl State {
 }
 
 impl DeviceState {
-    pub fn fire_work_done(&mut self, ready: &mut Vec<Callback>) {
+    pub fn fire_work_done(&mut self, ready: &mut VecDeque<Callback>) {
         let done = self.done;
         for (_, callback) in self.work_done.extract_if(.., |(index, _)| *index <= done) {
-            ready.push(callback);
+            ready.push_back(callback);
         }
     }
 
-    fn lose(&mut self, reason: wgpu::DeviceLostReason, message: String, ready: &mut Vec<Callback>) {
+    fn lose(&mut self, reason: wgpu::DeviceLostReason, message: String, ready: &mut VecDeque<Callback>) {
         if self.lost.is_none() {
             self.lost = Some((reason, message.clone()));
             if let Some(callback) = self.lost_callback.take() {
-                ready.push(Box::new(move || callback(reason, message)));
+                ready.push_back(Box::new(move || callback(reason, message)));
             }
         }
     }

@@ -23,7 +23,7 @@ impl Caller {
         let (pid, uid) = (credentials.pid.as_raw_nonzero().get(), credentials.uid.as_raw());
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let name = read("comm");
-        let name = if name.trim().is_empty() { "?" } else { name.trim() };
+        let name = if name.trim().is_empty() { "?".into() } else { name.trim().replace(char::is_control, "?") };
         Ok(match container(&read("cgroup")) {
             Some(id) => {
                 let short = &id[..12];
@@ -38,10 +38,11 @@ impl Caller {
 }
 
 /// The container id in `/proc/PID/cgroup`: 64 hexadecimal digits, as podman, docker, containerd and
-/// CRI-O name their groups, whatever they put around them.
+/// CRI-O name their groups, whatever they put around them. The outermost one counts: a container that may
+/// make groups of its own cannot pose as another.
 fn container(cgroup: &str) -> Option<&str> {
     let is_id = |text: &&str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    cgroup.split(|character: char| !character.is_ascii_alphanumeric()).rfind(is_id)
+    cgroup.split(|character: char| !character.is_ascii_alphanumeric()).find(is_id)
 }
 
 #[cfg(test)]

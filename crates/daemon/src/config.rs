@@ -66,6 +66,8 @@ pub struct Gpu {
     pub backend: Backend,
     /// Only adapters whose name contains this text (any case) are offered.
     pub adapter: Option<String>,
+    /// Whether a host with nothing but software adapters serves nobody instead.
+    pub require_gpu: bool,
     /// Workers kept ready, so that sessions begin fast.
     pub pool: usize,
     /// User id that workers run as where the daemon is root; 0 keeps root (confined all the same).
@@ -76,7 +78,7 @@ pub struct Gpu {
 
 impl Default for Gpu {
     fn default() -> Self {
-        Self { backend: Backend::Gpu, adapter: None, pool: 2, worker_uid: 65534, worker_gid: 65534 }
+        Self { backend: Backend::Gpu, adapter: None, require_gpu: false, pool: 2, worker_uid: 65534, worker_gid: 65534 }
     }
 }
 
@@ -165,6 +167,11 @@ impl Config {
         for (key, value) in at_least_one {
             if value == 0 {
                 return Err(format!("{key} is 0, the minimum is 1"));
+            }
+        }
+        for (key, value) in &at_least_one[1..4] {
+            if *value > 86_400 {
+                return Err(format!("{key} is {value}, the maximum is 86400 (a day)"));
             }
         }
         for (key, value) in [("limits.upload_bytes", limits.upload_bytes), ("limits.download_bytes", limits.download_bytes)] {

@@ -73,6 +73,9 @@ impl Door {
             match listener.accept() {
                 Ok((socket, _)) => {
                     let _ = socket.set_nodelay(true);
+                    // A peer that vanished without a word is noticed, and its session ended.
+                    let _ = rustix::net::sockopt::set_socket_keepalive(&socket, true);
+                    let _ = rustix::net::sockopt::set_tcp_keepidle(&socket, Duration::from_secs(30));
                     self.open(Connection::Tcp(socket));
                 }
                 Err(error) => pause(&error),

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::admin::AdapterRow;
@@ -114,6 +115,7 @@ impl Pool {
                     let pool = self.clone();
                     let greeter = std::thread::Builder::new().name("worker-start".into());
                     if greeter.spawn(move || pool.await_ready(worker)).is_err() {
+                        // The worker ends with its control socket.
                         self.failed("no thread for a worker".into());
                     }
                 }
@@ -135,6 +137,11 @@ impl Pool {
     }
 
     fn await_ready(&self, mut worker: Worker) {
+        if !becomes_readable(&worker.control, PATIENCE) {
+            let _ = worker.child.kill();
+            let _ = worker.child.wait();
+            return self.failed(format!("a worker did not become ready within {} s", PATIENCE.as_secs()));
+        }
         match control::receive::<Notice>(&worker.control) {
             Ok(Some((Notice::Ready { adapters, weaknesses, confinement_micros }, _))) => {
                 let mut state = self.lock();
@@ -160,6 +167,12 @@ impl Pool {
     }
 }
 
+fn becomes_readable(socket: &OwnedFd, patience: Duration) -> bool {
+    let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
+    let mut set = [PollFd::new(socket, PollFlags::IN)];
+    matches!(rustix::event::poll(&mut set, Some(&timeout)), Ok(1..))
+}
+
 fn names(adapters: &[AdapterRow]) -> String {
     let usable: Vec<_> = adapters.iter().filter(|row| row.usable).map(|row| row.name.as_str()).collect();
     if usable.is_empty() { "no adapter".into() } else { usable.join(", ") }
@@ -172,6 +185,9 @@ fn spawn(gpu: &Gpu) -> std::io::Result<Worker> {
     command.args(["worker", "gpu"]);
     if gpu.backend == Backend::Noop {
         command.arg("--noop");
+    }
+    if gpu.require_gpu {
+        command.arg("--require-gpu");
     }
     if let Some(adapter) = &gpu.adapter {
         command.args(["--adapter", adapter]);

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pontoon_transport::shared::{Bell, Shared, Sizes};
 use pontoon_wire::frame::{self, code};
 use pontoon_wire::hello::{Hello, RefusalKind, SharedLayout};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::admin::{AdapterRow, SessionRow};
 use crate::caller::Caller;
@@ -148,13 +149,8 @@ impl Registry {
 
     /// Waits for the worker's end and makes sure that the guest hears why.
     fn see_out(&self, number: u64, mut worker: Worker, connection: &Connection) {
-        let mut ended = None;
-        while let Ok(Some((notice, _))) = control::receive::<Notice>(&worker.control) {
-            if let Notice::Ended { message, told } = notice {
-                ended = Some((message, told));
-            }
-        }
-        let status = worker.child.wait();
+        let ended = await_end(&worker, connection);
+        let status = end_process(&mut worker.child);
         let (message, told) = ended.unwrap_or_else(|| (describe(status), false));
         if !told {
             connection.end(&message);
@@ -236,6 +232,51 @@ fn row(session: u64, entry: &Entry) -> SessionRow {
         round_trips: usage.round_trips,
         errors: usage.errors,
     }
+}
+
+/// How long a worker may take to end once it is over, or once its guest has gone.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Waits until the worker says that it is over, or ends, or is left by its guest and does not notice: a
+/// worker can be stuck in a driver, or on something that its guest did to it.
+fn await_end(worker: &Worker, connection: &Connection) -> Option<(String, bool)> {
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return None;
+        }
+        let guest = if deadline.is_some() { PollFlags::empty() } else { PollFlags::RDHUP };
+        let mut set = [PollFd::new(&worker.control, PollFlags::IN), PollFd::new(connection, guest)];
+        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match rustix::event::poll(&mut set[..if deadline.is_some() { 1 } else { 2 }], timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return None,
+            Ok(_) => {}
+        }
+        if !set[0].revents().is_empty() {
+            return match control::receive::<Notice>(&worker.control) {
+                Ok(Some((Notice::Ended { message, told }, _))) => Some((message, told)),
+                _ => None,
+            };
+        }
+        if !set[1].revents().is_empty() {
+            deadline = Some(Instant::now() + GRACE);
+        }
+    }
+}
+
+/// Waits a little for a worker that is over, then kills it.
+fn end_process(child: &mut Child) -> std::io::Result<ExitStatus> {
+    let deadline = Instant::now() + GRACE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill()?;
+    child.wait()
 }
 
 /// The sentence for a worker that ended without one of its own.

@@ -1,5 +1,6 @@
 //! `pontoon worker gpu`: a confined process that serves one session and ends.
 
+use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -34,6 +35,8 @@ pub struct Options {
     pub noop: bool,
     /// Offer only adapters whose name contains this.
     pub adapter: Option<String>,
+    /// Serve nobody where there is only software.
+    pub require_gpu: bool,
     /// Become this user and group.
     pub identity: Option<(u32, u32)>,
     /// The supervisor: a worker whose parent is another process ends.
@@ -99,10 +102,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let order = control::receive::<Order>(&control).map_err(|error| error.to_string())?;
     // A supervisor that ends first has no use for this worker.
     let Some((order, descriptors)) = order else { return Ok(()) };
-    let (message, told) = match serve(host, order, descriptors, &control) {
-        Ok(()) => ("the guest has gone".to_owned(), true),
-        Err((message, told)) => (message, told),
-    };
+    let Err((message, told)) = serve(host, order, descriptors, &control);
     let _ = control::send(&control, &Notice::Ended { message, told }, &[]);
     Ok(())
 }
@@ -119,7 +119,13 @@ fn confine_and_open(options: &Options) -> Result<(Host, Notice), String> {
         policy.user = Some(identity);
     }
     let warm_up = pontoon_sandbox::enter(&policy).map_err(|error| format!("the sandbox cannot be entered: {error}"))?;
-    let (host, adapters) = open_host(options);
+    let (mut host, adapters) = open_host(options);
+    if options.require_gpu {
+        host.retain(|info| info.device_type != wgpu::DeviceType::Cpu);
+    }
+    if host.adapters().is_empty() && !adapters.is_empty() && options.require_gpu {
+        return Err("gpu.require_gpu is set and there is no GPU, only software: install the GPU's driver, or unset it".into());
+    }
     if host.adapters().is_empty() {
         return Err(no_adapter(&adapters));
     }
@@ -130,6 +136,7 @@ fn confine_and_open(options: &Options) -> Result<(Host, Notice), String> {
         weaknesses: report
             .weaknesses()
             .map(|finding| format!("{}: {} ({})", finding.mechanism, finding.level, finding.detail))
+            .chain(report.unreachable_devices.iter().map(|device| format!("{device} is there but cannot be opened by workers: another adapter serves")))
             .collect(),
         confinement_micros: report.enter_micros + report.seal_micros,
     };
@@ -149,7 +156,8 @@ fn no_adapter(found: &[AdapterRow]) -> String {
 /// Why serving ended, and whether the guest was told.
 type Over = (String, bool);
 
-fn serve(host: Host, order: Order, descriptors: Vec<OwnedFd>, control: &OwnedFd) -> Result<(), Over> {
+/// Serves the session to its end, which is the process's end too: returns only where it could not begin.
+fn serve(host: Host, order: Order, descriptors: Vec<OwnedFd>, control: &OwnedFd) -> Result<Infallible, Over> {
     let Order::Serve { session, limits, shared, tcp } = order;
     let untold = |error: String| (error, false);
     let mut descriptors = descriptors.into_iter();
@@ -169,7 +177,7 @@ fn serve(host: Host, order: Order, descriptors: Vec<OwnedFd>, control: &OwnedFd)
     };
     let (sender, receiver, arena) = link.map_err(|error| untold(error.to_string()))?;
     let session = Session::new(Rc::new(host), limits.executor(), arena);
-    Service { session, sender, receiver, frames: FrameBuffer::default(), page, watchdog, bytes: 0 }.run()
+    Service { session, sender, receiver, frames: FrameBuffer::default(), page, watchdog, bytes: 0 }.run(control)
 }
 
 type Link = (Sender, Receiver, Box<dyn Arena>);
@@ -219,8 +227,9 @@ struct Service {
 }
 
 impl Service {
-    /// Serves to the end.
-    fn run(mut self) -> Result<(), Over> {
+    /// Serves to the end, and ends the process: dropping `wgpu`'s objects would wait for the GPU, which may
+    /// never finish what this guest gave it. The system takes everything back at once.
+    fn run(mut self, control: &OwnedFd) -> ! {
         let over = loop {
             match self.turn() {
                 Ok(true) => {}
@@ -229,13 +238,15 @@ impl Service {
             }
         };
         self.page.write(&self.session.usage(), self.bytes);
-        match over {
-            None | Some(Stop::Gone) => Ok(()),
+        let (message, told) = match over {
+            None | Some(Stop::Gone) => ("the guest has gone".to_owned(), true),
             Some(Stop::End(message)) => {
                 let told = self.tell(&message);
-                Err((message, told))
+                (message, told)
             }
-        }
+        };
+        let _ = control::send(control, &Notice::Ended { message, told }, &[]);
+        std::process::abort()
     }
 
     /// Takes in what is here, executes it and answers; or waits. Whether the guest is still there.
@@ -283,23 +294,28 @@ impl Service {
         Ok(woken != Wake::Hangup)
     }
 
-    /// Sends the outbox, waiting for room.
+    /// Sends the outbox, waiting for room; a guest that does not read has its submissions watched all the
+    /// same.
     fn send(&mut self) -> Result<(), Stop> {
-        let mut rest = &self.session.outbox()[..];
-        if rest.is_empty() {
+        if self.session.outbox().is_empty() {
             return Ok(());
         }
-        loop {
-            let pushed = self.sender.push(rest)?;
-            rest = &rest[pushed..];
-            if rest.is_empty() {
-                break;
+        let mut bytes = std::mem::take(self.session.outbox());
+        let mut sent = 0;
+        while sent < bytes.len() {
+            sent += self.sender.push(&bytes[sent..])?;
+            if sent < bytes.len() {
+                self.sender.wait_for_room(Duration::from_millis(1))?;
+                self.session.check_overdue()?;
             }
-            self.sender.wait_for_room(Duration::from_millis(1))?;
         }
-        self.session.outbox().clear();
         while !self.sender.flush()? {
             self.sender.wait_for_room(Duration::from_millis(10))?;
+            self.session.check_overdue()?;
+        }
+        bytes.clear();
+        if self.session.outbox().is_empty() {
+            *self.session.outbox() = bytes;
         }
         Ok(())
     }
@@ -365,9 +381,9 @@ impl Watchdog {
         std::thread::Builder::new().name("watchdog".into()).spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_millis(100));
-                let now = started.elapsed().as_millis() as u64 + 1;
                 let began = watched.load(Ordering::Relaxed);
-                if began != 0 && now - began > limit * 1000 {
+                let now = started.elapsed().as_millis() as u64 + 1;
+                if began != 0 && now.saturating_sub(began) > limit.saturating_mul(1000) {
                     let message = format!(
                         "a command took more than {limit} s on the host (limits.command_seconds) and was ended: use smaller shaders or raise the limit"
                     );

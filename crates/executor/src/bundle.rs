@@ -11,7 +11,8 @@ use crate::End;
 use crate::create::label;
 use crate::encode::offsets;
 use crate::errors::Report;
-use crate::session::{Session, Tables};
+use crate::quota::Charges;
+use crate::session::{Keeper, Session, Tables};
 
 impl Session {
     pub(crate) fn create_bundle(
@@ -31,8 +32,11 @@ impl Session {
                 multiview: desc.multiview,
             });
         let mut reader = Reader::new(&desc.ops);
+        let mut charges = Charges::new();
         while reader.remaining() > 0 {
-            record(tables, &mut encoder, &Op::take(&mut reader)?)?;
+            let op = Op::take(&mut reader)?;
+            record(tables, &mut encoder, &op)?;
+            charges.extend(charges_of(tables, &op));
         }
         let finish = || encoder.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) });
         // `wgpu` has no invalid bundle: it panics where a recording is not valid.
@@ -52,15 +56,30 @@ impl Session {
                 empty.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) })
             }
         };
-        self.tables.bundles.insert(id, bundle)
+        self.tables.bundles.insert(id, Keeper { object: bundle, charges })
     }
+}
+
+/// What a bundle keeps alive by an operation that was recorded.
+fn charges_of(tables: &Tables, op: &Op<'_>) -> Charges {
+    let buffer = match op {
+        Op::SetBindGroup { group: Some(id), .. } => {
+            return tables.bind_groups.get(*id).map(|group| group.charges.clone()).unwrap_or_default();
+        }
+        Op::SetVertexBuffer { buffer, .. } => *buffer,
+        Op::SetIndexBuffer { buffer, .. } | Op::DrawIndirect { buffer, .. } | Op::DrawIndexedIndirect { buffer, .. } => {
+            Some(*buffer)
+        }
+        _ => None,
+    };
+    buffer.and_then(|id| tables.buffers.get(id).ok()).map(|entry| entry.charge.clone()).into_iter().collect()
 }
 
 fn record<'a>(tables: &'a Tables, encoder: &mut wgpu::RenderBundleEncoder<'a>, op: &Op<'_>) -> Result<(), End> {
     match op {
         Op::SetRenderPipeline { pipeline } => encoder.set_pipeline(tables.render_pipelines.get(*pipeline)?),
         Op::SetBindGroup { index, group, offsets: words } => {
-            let group = group.map(|id| tables.bind_groups.get(id)).transpose()?;
+            let group = group.map(|id| tables.bind_group(id)).transpose()?;
             encoder.set_bind_group(*index, group, offsets(words, &mut [0; MAX_DYNAMIC_OFFSETS])?);
         }
         Op::SetImmediates { offset, data } => encoder.set_immediates(*offset, data),

@@ -6,8 +6,8 @@ use pontoon_wire::{Command, Id, Label, List, handle as kind};
 use wgpu::wgt;
 
 use crate::errors::Report;
-use crate::quota::texture_bytes;
-use crate::session::{BufferEntry, DeviceEntry, Session, Tables, TextureEntry};
+use crate::quota::{Charge, Charges, texture_bytes};
+use crate::session::{BufferEntry, DeviceEntry, Keeper, Session, Tables, TextureEntry};
 use crate::{End, OFFERED_FEATURES};
 
 /// `wgpu`'s label for one from the wire.
@@ -40,6 +40,7 @@ impl Session {
                     device,
                     queue,
                     submitted: 0,
+                    staged: 0,
                     in_flight: Default::default(),
                     notify: Default::default(),
                 };
@@ -104,11 +105,12 @@ impl Session {
                 tables.bind_group_layouts.insert(id, layout)
             }
             C::CreateBindGroup { device, id, label: name, layout, entries } => {
+                let charges = charges_of(tables, &entries)?;
                 let entries = resolve_entries(tables, &entries)?;
                 let layout = tables.bind_group_layouts.get(layout)?;
                 let desc = wgpu::BindGroupDescriptor { label: label(&name), layout, entries: &entries };
                 let group = tables.devices.get(device)?.device.create_bind_group(&desc);
-                tables.bind_groups.insert(id, group)
+                tables.bind_groups.insert(id, Keeper { object: group, charges })
             }
             C::CreatePipelineLayout { device, id, label: name, layouts, immediate_size } => {
                 let layouts = layouts
@@ -143,12 +145,14 @@ impl Session {
                     base_array_layer: desc.base_array_layer,
                     array_layer_count: desc.array_layer_count,
                 };
-                let view = tables.textures.get(texture)?.texture.create_view(&desc);
-                tables.views.insert(id, view)
+                let texture = tables.textures.get(texture)?;
+                let charges = vec![texture.charge.clone()];
+                let object = texture.texture.create_view(&desc);
+                tables.views.insert(id, Keeper { object, charges })
             }
             C::CreateExternalTexture { device, id, desc, planes } => {
                 let planes =
-                    planes.iter().map(|plane| tables.views.get(*plane)).collect::<Result<Vec<_>, _>>()?;
+                    planes.iter().map(|plane| Ok(&tables.views.get(*plane)?.object)).collect::<Result<Vec<_>, End>>()?;
                 let device = &tables.devices.get(device)?.device;
                 let texture = device.create_external_texture(&desc.map_label(label), &planes);
                 tables.external_textures.insert(id, texture)
@@ -164,7 +168,7 @@ impl Session {
             C::CreateCommandEncoder { device, id, label: name } => {
                 let desc = wgpu::CommandEncoderDescriptor { label: label(&name) };
                 let encoder = tables.devices.get(device)?.device.create_command_encoder(&desc);
-                tables.encoders.insert(id, crate::encode::Recording::new(encoder))
+                tables.encoders.insert(id, crate::encode::Recording::new(encoder, self.recordings.begin()))
             }
             other => Err(End::Violation(format!("{other:?} creates nothing"))),
         }
@@ -179,17 +183,17 @@ impl Session {
         let device = &self.tables.devices.get(device_id)?.device;
         let mut desc = desc.map_label(label);
         let (size, usage) = (desc.size, desc.usage);
-        let fits = self.usage.add_memory(desc.size, &self.limits);
-        let counted = if fits { desc.size } else { 0 };
-        let buffer = if fits {
+        let charge = Charge::new(desc.size, &self.memory, self.limits.memory_bytes);
+        let buffer = if charge.is_some() {
             device.create_buffer(&desc)
         } else {
-            self.reports.push(out_of_memory(device_id, "buffer", desc.size, &self.usage, &self.limits));
+            self.reports.push(out_of_memory(device_id, "buffer", desc.size, self.memory.get(), &self.limits));
             // An object that `wgpu` knows to be invalid: whoever uses it hears so, as after any failed creation.
             (desc.size, desc.mapped_at_creation) = (u64::MAX & !3, false);
             self.reports.quietly(|| device.create_buffer(&desc))
         };
-        let entry = BufferEntry { buffer, device: device_id, size, usage, mapping: None, counted };
+        let charge = charge.unwrap_or_else(|| Charge::nothing(&self.memory));
+        let entry = BufferEntry { buffer, device: device_id, size, usage, mapping: None, charge };
         self.tables.buffers.insert(id, entry)
     }
 
@@ -202,22 +206,22 @@ impl Session {
         let device = &self.tables.devices.get(device_id)?.device;
         let mut desc = desc.map_label_and_view_formats(label, |formats| &formats[..]);
         let bytes = texture_bytes(&desc);
-        let fits = self.usage.add_memory(bytes, &self.limits);
-        let texture = if fits {
+        let charge = Charge::new(bytes, &self.memory, self.limits.memory_bytes);
+        let texture = if charge.is_some() {
             device.create_texture(&desc)
         } else {
-            self.reports.push(out_of_memory(device_id, "texture", bytes, &self.usage, &self.limits));
+            self.reports.push(out_of_memory(device_id, "texture", bytes, self.memory.get(), &self.limits));
             desc.size.width = 0;
             self.reports.quietly(|| device.create_texture(&desc))
         };
-        let counted = if fits { bytes } else { 0 };
-        self.tables.textures.insert(id, TextureEntry { texture, counted })
+        let charge = charge.unwrap_or_else(|| Charge::nothing(&self.memory));
+        self.tables.textures.insert(id, TextureEntry { texture, charge })
     }
 
     pub(crate) fn destroy_buffer(&mut self, id: Id<kind::Buffer>) -> Result<(), End> {
         let entry = self.tables.buffers.get_mut(id)?;
         entry.buffer.destroy();
-        self.usage.memory_bytes -= std::mem::take(&mut entry.counted);
+        entry.charge.release();
         if let Some(at) = entry.mapping.take().and_then(|mapping| mapping.placed) {
             self.arena.free(at);
         }
@@ -227,7 +231,7 @@ impl Session {
     pub(crate) fn destroy_texture(&mut self, id: Id<kind::Texture>) -> Result<(), End> {
         let entry = self.tables.textures.get_mut(id)?;
         entry.texture.destroy();
-        self.usage.memory_bytes -= std::mem::take(&mut entry.counted);
+        entry.charge.release();
         Ok(())
     }
 }
@@ -236,12 +240,12 @@ fn out_of_memory(
     device: Id<kind::Device>,
     what: &str,
     bytes: u64,
-    usage: &crate::Usage,
+    held: u64,
     limits: &crate::Limits,
 ) -> Report {
     let message = format!(
-        "this {what} needs {bytes} bytes; the session holds {} of the {} that it may (limits.memory_bytes): free buffers and textures or raise the limit",
-        usage.memory_bytes, limits.memory_bytes
+        "this {what} needs {bytes} bytes; the session holds {held} of the {} that it may (limits.memory_bytes): free buffers and textures or raise the limit",
+        limits.memory_bytes
     );
     Report::Error { device, kind: ErrorKind::OutOfMemory, message }
 }
@@ -283,6 +287,19 @@ fn create_shader_module(
     Ok(device.create_shader_module(wgpu::ShaderModuleDescriptor { label: label(name), source }))
 }
 
+/// What a bind group keeps alive.
+fn charges_of(tables: &Tables, entries: &[BindGroupEntry]) -> Result<Charges, End> {
+    let mut charges = Charges::new();
+    for entry in entries {
+        match &entry.resource {
+            BindingResource::Buffer(part) => charges.push(tables.buffers.get(part.buffer)?.charge.clone()),
+            BindingResource::TextureView(id) => charges.extend(tables.views.get(*id)?.charges.iter().cloned()),
+            BindingResource::Sampler(_) | BindingResource::ExternalTexture(_) => {}
+        }
+    }
+    Ok(charges)
+}
+
 fn resolve_entries<'a>(
     tables: &'a Tables,
     entries: &[BindGroupEntry],
@@ -295,7 +312,7 @@ fn resolve_entries<'a>(
                 size: part.size,
             }),
             BindingResource::Sampler(id) => wgpu::BindingResource::Sampler(tables.samplers.get(*id)?),
-            BindingResource::TextureView(id) => wgpu::BindingResource::TextureView(tables.views.get(*id)?),
+            BindingResource::TextureView(id) => wgpu::BindingResource::TextureView(&tables.views.get(*id)?.object),
             BindingResource::ExternalTexture(id) => {
                 wgpu::BindingResource::ExternalTexture(tables.external_textures.get(*id)?)
             }

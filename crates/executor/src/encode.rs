@@ -8,6 +8,7 @@ use wgpu::BufferSlice;
 
 use crate::End;
 use crate::create::label;
+use crate::quota::Ticket;
 use crate::session::{Session, Tables};
 
 /// A command encoder and the pass that is open on it.
@@ -15,6 +16,9 @@ use crate::session::{Session, Tables};
 pub(crate) struct Recording {
     encoder: wgpu::CommandEncoder,
     pass: Pass,
+    /// A pass was begun while another was open: the encoder is invalid.
+    confused: bool,
+    pub ticket: Ticket,
 }
 
 #[derive(Debug)]
@@ -25,8 +29,8 @@ enum Pass {
 }
 
 impl Recording {
-    pub fn new(encoder: wgpu::CommandEncoder) -> Self {
-        Self { encoder, pass: Pass::None }
+    pub fn new(encoder: wgpu::CommandEncoder, ticket: Ticket) -> Self {
+        Self { encoder, pass: Pass::None, confused: false, ticket }
     }
 }
 
@@ -60,6 +64,12 @@ impl Tables {
     #[inline]
     pub fn buffer(&self, id: Id<kind::Buffer>) -> Result<&wgpu::Buffer, End> {
         Ok(&self.buffers.get(id)?.buffer)
+    }
+
+    /// A bind group.
+    #[inline]
+    pub fn bind_group(&self, id: Id<kind::BindGroup>) -> Result<&wgpu::BindGroup, End> {
+        Ok(&self.bind_groups.get(id)?.object)
     }
 
     /// A place in a texture.
@@ -96,16 +106,16 @@ impl Tables {
             .map(|target| {
                 let Some(target) = target else { return Ok(None) };
                 Ok(Some(wgpu::RenderPassColorAttachment {
-                    view: self.views.get(target.view)?,
+                    view: &self.views.get(target.view)?.object,
                     depth_slice: target.depth_slice,
-                    resolve_target: target.resolve_target.map(|id| self.views.get(id)).transpose()?,
+                    resolve_target: target.resolve_target.map(|id| Ok::<_, End>(&self.views.get(id)?.object)).transpose()?,
                     ops: operations(target.clear, target.store),
                 }))
             })
             .collect::<Result<Vec<_>, End>>()?;
         let depth_stencil_attachment = match &desc.depth_stencil {
             Some(target) => Some(wgpu::RenderPassDepthStencilAttachment {
-                view: self.views.get(target.view)?,
+                view: &self.views.get(target.view)?.object,
                 depth_ops: target.depth.map(|(clear, store)| operations(clear, store)),
                 stencil_ops: target.stencil.map(|(clear, store)| operations(clear, store)),
             }),
@@ -160,7 +170,9 @@ impl Session {
     /// Executes a piece of a recording.
     pub(crate) fn encode(&mut self, piece: frame::Encode<'_>) -> Result<(), End> {
         let mut encoders = std::mem::take(&mut self.tables.encoders);
+        let recordings = &mut self.recordings;
         let result = encoders.get_mut(piece.encoder).and_then(|recording| {
+            recordings.grow(&mut recording.ticket, piece.ops.len() as u64)?;
             let mut reader = Reader::new(piece.ops);
             while reader.remaining() > 0 {
                 recording.execute(&self.tables, Op::take(&mut reader)?)?;
@@ -176,11 +188,26 @@ impl Session {
         encoder: Id<kind::CommandEncoder>,
         id: Id<kind::CommandBuffer>,
     ) -> Result<(), End> {
-        let Recording { encoder, pass } = self.tables.encoders.remove(encoder)?;
+        let Recording { encoder, pass, ticket, .. } = self.tables.encoders.remove(encoder)?;
         let buffer = encoder.finish();
         drop(pass);
-        self.tables.command_buffers.insert(id, buffer)
+        self.tables.command_buffers.insert(id, (buffer, ticket))
     }
+}
+
+/// Whether an operation belongs to the encoder, whatever pass is open.
+fn is_encoders(op: &Op<'_>) -> bool {
+    matches!(
+        op,
+        Op::CopyBufferToBuffer { .. }
+            | Op::CopyBufferToTexture { .. }
+            | Op::CopyTextureToBuffer { .. }
+            | Op::CopyTextureToTexture { .. }
+            | Op::ClearTexture { .. }
+            | Op::ClearBuffer { .. }
+            | Op::ResolveQuerySet { .. }
+            | Op::TransitionResources { .. }
+    )
 }
 
 impl Recording {
@@ -191,18 +218,25 @@ impl Recording {
                 *pass = Pass::None;
                 Ok(())
             }
+            // `wgpu` invalidates an encoder that is used while a pass is open, and says so when it is
+            // finished. What two open passes record goes nowhere then.
+            (Op::BeginComputePass { desc }, _) => self.begin(|encoder| tables.begin_compute(encoder, &desc.0)),
+            (Op::BeginRenderPass { desc }, _) => self.begin(|encoder| tables.begin_render(encoder, &desc.0)),
+            (op, _) if is_encoders(op) => encoder(tables, &mut self.encoder, op),
+            _ if self.confused => Ok(()),
             (_, Pass::Compute(pass)) => compute(tables, pass, &op),
             (_, Pass::Render(pass)) => render(tables, pass, &op),
-            (Op::BeginComputePass { desc }, Pass::None) => {
-                self.pass = tables.begin_compute(&mut self.encoder, &desc.0)?;
-                Ok(())
-            }
-            (Op::BeginRenderPass { desc }, Pass::None) => {
-                self.pass = tables.begin_render(&mut self.encoder, &desc.0)?;
-                Ok(())
-            }
             (_, Pass::None) => encoder(tables, &mut self.encoder, &op),
         }
+    }
+
+    fn begin(&mut self, begin: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<Pass, End>) -> Result<(), End> {
+        let pass = begin(&mut self.encoder)?;
+        match self.pass {
+            Pass::None => self.pass = pass,
+            _ => self.confused = true,
+        }
+        Ok(())
     }
 }
 
@@ -210,7 +244,7 @@ fn compute(tables: &Tables, pass: &mut wgpu::ComputePass<'static>, op: &Op<'_>) 
     match op {
         Op::SetComputePipeline { pipeline } => pass.set_pipeline(tables.compute_pipelines.get(*pipeline)?),
         Op::SetBindGroup { index, group, offsets: words } => {
-            let group = group.map(|id| tables.bind_groups.get(id)).transpose()?;
+            let group = group.map(|id| tables.bind_group(id)).transpose()?;
             pass.set_bind_group(*index, group, offsets(words, &mut [0; MAX_DYNAMIC_OFFSETS])?);
         }
         Op::SetImmediates { offset, data } => pass.set_immediates(*offset, data),
@@ -235,7 +269,7 @@ fn render(tables: &Tables, pass: &mut wgpu::RenderPass<'static>, op: &Op<'_>) ->
     match op {
         Op::SetRenderPipeline { pipeline } => pass.set_pipeline(tables.render_pipelines.get(*pipeline)?),
         Op::SetBindGroup { index, group, offsets: words } => {
-            let group = group.map(|id| tables.bind_groups.get(id)).transpose()?;
+            let group = group.map(|id| tables.bind_group(id)).transpose()?;
             pass.set_bind_group(*index, group, offsets(words, &mut [0; MAX_DYNAMIC_OFFSETS])?);
         }
         Op::SetImmediates { offset, data } => pass.set_immediates(*offset, data),
@@ -261,7 +295,7 @@ fn render(tables: &Tables, pass: &mut wgpu::RenderPass<'static>, op: &Op<'_>) ->
             pass.draw_indexed(*first_index..*end_index, *base_vertex, *first_instance..*end_instance);
         }
         Op::ExecuteBundles { bundles } => {
-            let bundles = bundles.iter().map(|id| tables.bundles.get(id)).collect::<Result<Vec<_>, _>>()?;
+            let bundles = bundles.iter().map(|id| Ok(&tables.bundles.get(id)?.object)).collect::<Result<Vec<_>, End>>()?;
             pass.execute_bundles(bundles);
         }
         Op::BeginOcclusionQuery { index } => pass.begin_occlusion_query(*index),

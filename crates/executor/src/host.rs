@@ -5,8 +5,9 @@ use pontoon_wire::hello;
 use wgpu::Features;
 
 /// Features that a guest may have. Left out, and why: whatever hands shaders or memory past validation
-/// (shader passthrough, external memory, pipeline caches), what `wgpu` itself calls experimental, and
-/// binding arrays, whose indices naga does not check.
+/// (shader passthrough, external memory, pipeline caches), what `wgpu` itself calls experimental, binding
+/// arrays, whose indices naga does not check, and draws whose count the GPU reads, whose arguments
+/// `wgpu` does not check.
 pub const OFFERED_FEATURES: Features = Features::DEPTH_CLIP_CONTROL
     .union(Features::DEPTH32FLOAT_STENCIL8)
     .union(Features::TEXTURE_COMPRESSION_BC)
@@ -33,7 +34,6 @@ pub const OFFERED_FEATURES: Features = Features::DEPTH_CLIP_CONTROL
     .union(Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
     .union(Features::TIMESTAMP_QUERY_INSIDE_PASSES)
     .union(Features::MAPPABLE_PRIMARY_BUFFERS)
-    .union(Features::MULTI_DRAW_INDIRECT_COUNT)
     .union(Features::ADDRESS_MODE_CLAMP_TO_ZERO)
     .union(Features::ADDRESS_MODE_CLAMP_TO_BORDER)
     .union(Features::POLYGON_MODE_LINE)

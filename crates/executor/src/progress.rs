@@ -16,8 +16,12 @@ impl Session {
     pub(crate) fn submit(&mut self, submit: Submit<'_>) -> Result<(), End> {
         let command_buffers = submit
             .buffers()
-            .map(|id| self.tables.command_buffers.remove(id))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|id| {
+                let (buffer, ticket) = self.tables.command_buffers.remove(id)?;
+                self.recordings.end(&ticket);
+                Ok(buffer)
+            })
+            .collect::<Result<Vec<_>, End>>()?;
         self.usage.objects -= command_buffers.len() as u64;
         let entry = self.tables.devices.get_mut(submit.device)?;
         if submit.index != entry.submitted + 1 {
@@ -27,7 +31,6 @@ impl Session {
         let token = entry.queue.submit(command_buffers);
         entry.in_flight.push_back(InFlight { index: submit.index, token, since: Instant::now() });
         self.usage.submissions += 1;
-        self.unsubmitted = 0;
         Ok(())
     }
 
@@ -38,6 +41,36 @@ impl Session {
         }
         self.usage.round_trips += 1;
         entry.notify.push_back((index, call));
+        Ok(())
+    }
+
+    /// Sees that no submission is older than the limit, and nothing else.
+    ///
+    /// # Errors
+    /// [`End::Watchdog`].
+    pub fn check_overdue(&mut self) -> Result<(), End> {
+        let limit = self.limits.submission_seconds;
+        let overdue = |entry: &DeviceEntry| {
+            entry.in_flight.front().is_some_and(|oldest| oldest.since.elapsed().as_secs() >= limit)
+        };
+        // Only what is really unfinished counts: look at the queues first.
+        if self.tables.devices.iter_mut().any(|(_, entry)| overdue(entry)) {
+            return self.progress(Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    /// Submits what uploads wait for and sees the queue of `device` empty.
+    ///
+    /// # Errors
+    /// [`End::Watchdog`] where it does not become so in time.
+    pub(crate) fn drain(&mut self, device: Id<kind::Device>) -> Result<(), End> {
+        let entry = self.tables.devices.get_mut(device)?;
+        let token = entry.queue.submit([]);
+        entry.in_flight.push_back(InFlight { index: entry.submitted, token, since: Instant::now() });
+        while !self.tables.devices.get(device)?.in_flight.is_empty() {
+            self.progress(Duration::from_millis(10))?;
+        }
         Ok(())
     }
 
@@ -61,13 +94,17 @@ impl Session {
         let mut overdue = false;
         for (_, entry) in self.tables.devices.iter_mut() {
             self.usage.gpu_nanoseconds += retire(entry, wait);
+            if entry.in_flight.is_empty() {
+                entry.staged = 0;
+            }
             overdue |= entry.in_flight.front().is_some_and(|oldest| oldest.since.elapsed().as_secs() >= limit);
         }
         // Mappings and losses that `wgpu` reported come before the news that the work is done.
         self.collect_reports();
         let mut done = Vec::new();
         for (device, entry) in self.tables.devices.iter_mut() {
-            let finished = entry.in_flight.front().map_or(u64::MAX, |oldest| oldest.index - 1);
+            // (The submissions that `drain` adds have the number of the one before.)
+            let finished = entry.in_flight.front().map_or(u64::MAX, |oldest| oldest.index.saturating_sub(1));
             entry.notify.retain(|&(index, call)| {
                 let waits = index > finished;
                 if !waits {

@@ -1,5 +1,9 @@
 //! What a session may use, and what it uses.
 
+use std::cell::Cell;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
 use crate::End;
 
 /// A session's limits. The configuration sets them; `docs/configuration.md` explains each.
@@ -55,15 +59,107 @@ impl Usage {
         self.objects += 1;
         Ok(())
     }
+}
 
-    /// Whether `bytes` more fit; if so, they are counted.
-    pub fn add_memory(&mut self, bytes: u64, limits: &Limits) -> bool {
-        match self.memory_bytes.checked_add(bytes) {
-            Some(total) if total <= limits.memory_bytes => {
-                self.memory_bytes = total;
-                true
-            }
-            _ => false,
+/// Bytes that are counted for a buffer or texture, for as long as anything on the host keeps it alive: its
+/// name, a view, a bind group, a bundle. (`wgpu` keeps the memory as long.)
+#[derive(Debug)]
+pub(crate) struct Charge {
+    bytes: Cell<u64>,
+    total: Rc<Cell<u64>>,
+}
+
+impl Charge {
+    /// Counts `bytes`, if they fit into `limit`.
+    pub fn new(bytes: u64, total: &Rc<Cell<u64>>, limit: u64) -> Option<Rc<Self>> {
+        let sum = total.get().checked_add(bytes).filter(|sum| *sum <= limit)?;
+        total.set(sum);
+        Some(Rc::new(Self { bytes: Cell::new(bytes), total: total.clone() }))
+    }
+
+    /// A charge for what has no memory.
+    pub fn nothing(total: &Rc<Cell<u64>>) -> Rc<Self> {
+        Rc::new(Self { bytes: Cell::new(0), total: total.clone() })
+    }
+
+    /// The memory was destroyed: nothing can keep it.
+    pub fn release(&self) {
+        self.total.set(self.total.get() - self.bytes.take());
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// The charges that an object keeps up.
+pub(crate) type Charges = Vec<Rc<Charge>>;
+
+/// One recording's place among the others, and its size.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    number: u64,
+    bytes: u64,
+}
+
+/// Most bytes of recordings that are neither submitted nor dropped.
+const MAX_RECORDED: u64 = 64 << 20;
+
+/// Recordings that are open or wait for a submission. What they use lives as long as they do, also where
+/// the guest has dropped it.
+#[derive(Debug, Default)]
+pub(crate) struct Recordings {
+    next: u64,
+    live: BTreeSet<u64>,
+    bytes: u64,
+    /// Charges of dropped objects, with the number of the first recording that cannot use them.
+    outliving: VecDeque<(u64, Rc<Charge>)>,
+}
+
+impl Recordings {
+    /// A recording begins.
+    pub fn begin(&mut self) -> Ticket {
+        self.next += 1;
+        self.live.insert(self.next);
+        Ticket { number: self.next, bytes: 0 }
+    }
+
+    /// A recording has grown.
+    ///
+    /// # Errors
+    /// [`End::Limit`] where all of them together are too large.
+    pub fn grow(&mut self, ticket: &mut Ticket, bytes: u64) -> Result<(), End> {
+        ticket.bytes += bytes;
+        self.bytes += bytes;
+        match self.bytes > MAX_RECORDED {
+            true => Err(End::Limit(format!(
+                "recordings of {} bytes wait for their submission, the maximum is {MAX_RECORDED}: submit or drop some",
+                self.bytes
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// A recording was submitted or dropped.
+    pub fn end(&mut self, ticket: &Ticket) {
+        self.live.remove(&ticket.number);
+        self.bytes -= ticket.bytes;
+        self.settle();
+    }
+
+    /// Objects were dropped that recordings may use.
+    pub fn outlive(&mut self, charges: impl IntoIterator<Item = Rc<Charge>>) {
+        let first = self.next + 1;
+        self.outliving.extend(charges.into_iter().map(|charge| (first, charge)));
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let oldest = self.live.first().copied().unwrap_or(u64::MAX);
+        while self.outliving.front().is_some_and(|(first, _)| *first <= oldest) {
+            self.outliving.pop_front();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One guest's session: its tables, and the way of a frame through them.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use pontoon_wire::{Command, Id, Kind};
 use crate::encode::Recording;
 use crate::errors::{Report, Reports, error_event, panic_message};
 use crate::map::Mapping;
+use crate::quota::{Charge, Charges, Recordings, Ticket};
 use crate::table::Table;
 use crate::upload::Write;
 use crate::{Arena, End, Host, Limits, Usage};
@@ -26,6 +28,8 @@ pub(crate) struct DeviceEntry {
     pub submitted: u64,
     /// Submissions that were not seen finished yet, oldest first.
     pub in_flight: VecDeque<InFlight>,
+    /// Bytes of upload since the queue was last seen empty.
+    pub staged: u64,
     /// Submissions that the guest wants to hear of, and the numbers of its questions.
     pub notify: VecDeque<(u64, u32)>,
 }
@@ -47,16 +51,21 @@ pub(crate) struct BufferEntry {
     pub size: u64,
     pub usage: wgpu::BufferUsages,
     pub mapping: Option<Mapping>,
-    /// Bytes counted for it, until it is destroyed or dropped.
-    pub counted: u64,
+    pub charge: Rc<Charge>,
 }
 
 /// A texture.
 #[derive(Debug)]
 pub(crate) struct TextureEntry {
     pub texture: wgpu::Texture,
-    /// Bytes counted for it, until it is destroyed or dropped.
-    pub counted: u64,
+    pub charge: Rc<Charge>,
+}
+
+/// An object that keeps memory alive, and what is counted for that.
+#[derive(Debug)]
+pub(crate) struct Keeper<T> {
+    pub object: T,
+    pub charges: Charges,
 }
 
 /// All objects of a session.
@@ -65,18 +74,18 @@ pub(crate) struct Tables {
     pub devices: Table<kind::Device, DeviceEntry>,
     pub buffers: Table<kind::Buffer, BufferEntry>,
     pub textures: Table<kind::Texture, TextureEntry>,
-    pub views: Table<kind::TextureView, wgpu::TextureView>,
+    pub views: Table<kind::TextureView, Keeper<wgpu::TextureView>>,
     pub samplers: Table<kind::Sampler, wgpu::Sampler>,
     pub bind_group_layouts: Table<kind::BindGroupLayout, wgpu::BindGroupLayout>,
-    pub bind_groups: Table<kind::BindGroup, wgpu::BindGroup>,
+    pub bind_groups: Table<kind::BindGroup, Keeper<wgpu::BindGroup>>,
     pub pipeline_layouts: Table<kind::PipelineLayout, wgpu::PipelineLayout>,
     pub shader_modules: Table<kind::ShaderModule, wgpu::ShaderModule>,
     pub compute_pipelines: Table<kind::ComputePipeline, wgpu::ComputePipeline>,
     pub render_pipelines: Table<kind::RenderPipeline, wgpu::RenderPipeline>,
     pub query_sets: Table<kind::QuerySet, wgpu::QuerySet>,
     pub encoders: Table<kind::CommandEncoder, Recording>,
-    pub command_buffers: Table<kind::CommandBuffer, wgpu::CommandBuffer>,
-    pub bundles: Table<kind::RenderBundle, wgpu::RenderBundle>,
+    pub command_buffers: Table<kind::CommandBuffer, (wgpu::CommandBuffer, Ticket)>,
+    pub bundles: Table<kind::RenderBundle, Keeper<wgpu::RenderBundle>>,
     pub external_textures: Table<kind::ExternalTexture, wgpu::ExternalTexture>,
 }
 
@@ -87,6 +96,10 @@ pub struct Session {
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     pub(crate) reports: Reports,
+    /// Bytes in buffers and textures.
+    pub(crate) memory: Rc<Cell<u64>>,
+    /// Recordings that are open or wait for a submission.
+    pub(crate) recordings: Recordings,
     pub(crate) arena: Box<dyn Arena>,
     /// The buffer write whose pieces are arriving.
     pub(crate) write: Option<Write>,
@@ -94,8 +107,6 @@ pub struct Session {
     pub(crate) waiting: VecDeque<(u64, Id<kind::Buffer>)>,
     /// Payload for the next command.
     pub(crate) staged: Vec<u8>,
-    /// Bytes of upload since the last submission.
-    pub(crate) unsubmitted: u64,
     /// Frames for the guest.
     pub(crate) out: Vec<u8>,
     /// Room for copies out of shared memory, kept.
@@ -117,11 +128,12 @@ impl Session {
             limits,
             usage: Usage::default(),
             reports: Reports::default(),
+            memory: Rc::default(),
+            recordings: Recordings::default(),
             arena,
             write: None,
             waiting: VecDeque::new(),
             staged: Vec::new(),
-            unsubmitted: 0,
             out: Vec::new(),
             scratch: Vec::new(),
         }
@@ -129,7 +141,7 @@ impl Session {
 
     /// What the session uses.
     pub fn usage(&self) -> Usage {
-        self.usage
+        Usage { memory_bytes: self.memory.get(), ..self.usage }
     }
 
     /// Frames for the guest, to be sent and cleared.
@@ -235,25 +247,31 @@ impl Session {
         match forget.kind {
             kind::Buffer::CODE => {
                 let entry = tables.buffers.remove(id(forget))?;
-                self.usage.memory_bytes -= entry.counted;
+                self.recordings.outlive([entry.charge]);
                 if let Some(at) = entry.mapping.and_then(|mapping| mapping.placed) {
                     self.arena.free(at);
                 }
             }
-            kind::Texture::CODE => self.usage.memory_bytes -= tables.textures.remove(id(forget))?.counted,
+            kind::Texture::CODE => self.recordings.outlive([tables.textures.remove(id(forget))?.charge]),
             kind::Device::CODE => drop(tables.devices.remove(id(forget))?),
-            kind::TextureView::CODE => drop(tables.views.remove(id(forget))?),
+            kind::TextureView::CODE => self.recordings.outlive(tables.views.remove(id(forget))?.charges),
             kind::Sampler::CODE => drop(tables.samplers.remove(id(forget))?),
             kind::BindGroupLayout::CODE => drop(tables.bind_group_layouts.remove(id(forget))?),
-            kind::BindGroup::CODE => drop(tables.bind_groups.remove(id(forget))?),
+            kind::BindGroup::CODE => self.recordings.outlive(tables.bind_groups.remove(id(forget))?.charges),
             kind::PipelineLayout::CODE => drop(tables.pipeline_layouts.remove(id(forget))?),
             kind::ShaderModule::CODE => drop(tables.shader_modules.remove(id(forget))?),
             kind::ComputePipeline::CODE => drop(tables.compute_pipelines.remove(id(forget))?),
             kind::RenderPipeline::CODE => drop(tables.render_pipelines.remove(id(forget))?),
             kind::QuerySet::CODE => drop(tables.query_sets.remove(id(forget))?),
-            kind::CommandEncoder::CODE => drop(tables.encoders.remove(id(forget))?),
-            kind::CommandBuffer::CODE => drop(tables.command_buffers.remove(id(forget))?),
-            kind::RenderBundle::CODE => drop(tables.bundles.remove(id(forget))?),
+            kind::CommandEncoder::CODE => {
+                let recording = tables.encoders.remove(id(forget))?;
+                self.recordings.end(&recording.ticket);
+            }
+            kind::CommandBuffer::CODE => {
+                let (_, ticket) = tables.command_buffers.remove(id(forget))?;
+                self.recordings.end(&ticket);
+            }
+            kind::RenderBundle::CODE => self.recordings.outlive(tables.bundles.remove(id(forget))?.charges),
             kind::ExternalTexture::CODE => drop(tables.external_textures.remove(id(forget))?),
             code => return Err(End::Violation(format!("unknown kind of object {code}"))),
         }

@@ -32,7 +32,7 @@ impl Session {
             Payload::Arena { at, len } => {
                 out.resize(len as usize, 0);
                 self.arena.read(at, out).map_err(End::Violation)?;
-                self.arena.release(at + u64::from(len));
+                self.arena.release(at.saturating_add(len.into()));
             }
         }
         Ok(())
@@ -67,7 +67,8 @@ impl Session {
             }
             self.write = Some(Write { at: arrived, rejected, ..write });
         }
-        self.count_upload(payload.len() as u64, buffer)
+        let device = self.tables.buffers.get(buffer)?.device;
+        self.count_upload(payload.len() as u64, device)
     }
 
     /// A `write_buffer_with` that does not fit.
@@ -122,18 +123,12 @@ impl Session {
         Ok(false)
     }
 
-    /// Uploads wait in `wgpu`'s staging memory for a submission. A guest that never submits has them
-    /// submitted for it before they grow past its limit.
-    fn count_upload(&mut self, bytes: u64, buffer: Id<kind::Buffer>) -> Result<(), End> {
-        self.unsubmitted += bytes;
-        if self.unsubmitted > self.limits.bytes_in_flight {
-            self.unsubmitted = 0;
-            let entry = self.tables.buffers.get(buffer)?;
-            let device = self.tables.devices.get(entry.device)?;
-            device.queue.submit([]);
-            let _ = device.device.poll(wgpu::PollType::wait_indefinitely());
-        }
-        Ok(())
+    /// Uploads wait in `wgpu`'s staging memory until the queue has done with them. Before they grow past
+    /// the guest's limit they are submitted for it, and waited for.
+    fn count_upload(&mut self, bytes: u64, device: Id<kind::Device>) -> Result<(), End> {
+        let entry = self.tables.devices.get_mut(device)?;
+        entry.staged += bytes;
+        if entry.staged > self.limits.bytes_in_flight { self.drain(device) } else { Ok(()) }
     }
 
     /// Keeps payload for the next command.
@@ -170,6 +165,6 @@ impl Session {
         self.tables.devices.get(device)?.queue.write_texture(location, &self.staged, layout, size);
         self.staged.clear();
         self.staged.shrink_to(MAX_ARENA_PAYLOAD);
-        Ok(())
+        self.count_upload(staged, device)
     }
 }

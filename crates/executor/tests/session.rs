@@ -160,13 +160,11 @@ fn rejected_commands_are_reported_once_with_their_number() {
 
 #[test]
 fn recording_errors_come_once_when_the_recording_ends() {
-    let bad: [&[Op<'_>]; 6] = [
+    let bad: [&[Op<'_>]; 4] = [
         &[Op::PopDebugGroup {}],
         &[begin_compute(), Op::Dispatch { x: 1, y: 1, z: 1 }, Op::EndPass {}],
         &[begin_compute(), Op::Dispatch { x: 1, y: 1, z: 1 }, Op::Dispatch { x: 1, y: 1, z: 1 }, Op::EndPass {}],
         &[begin_render(), Op::Draw { first_vertex: 0, end_vertex: 1, first_instance: 0, end_instance: 1 }, Op::EndPass {}],
-        &[begin_compute()],
-        &[begin_render(), Op::PushDebugGroup { label: "open" }],
     ];
     for (number, ops) in bad.into_iter().enumerate() {
         let mut guest = Guest::furnished();
@@ -181,13 +179,31 @@ fn recording_errors_come_once_when_the_recording_ends() {
     }
 }
 
+/// Locally too there are two errors then, one of the encoder and one of the pass.
+#[test]
+fn a_pass_that_was_not_ended_spoils_its_recording() {
+    let clear = Op::ClearBuffer { buffer: BUFFER, offset: 0, size: None };
+    for ops in [
+        &[begin_compute()][..],
+        &[begin_render(), Op::PushDebugGroup { label: "open" }],
+        &[begin_compute(), begin_compute(), Op::EndPass {}, Op::EndPass {}],
+        &[begin_compute(), begin_render(), Op::Dispatch { x: 1, y: 1, z: 1 }],
+        &[begin_compute(), clear, Op::EndPass {}],
+    ] {
+        let mut guest = Guest::furnished();
+        guest.record(0, ops).unwrap();
+        let errors = guest.errors();
+        assert!((1..=2).contains(&errors.len()), "{errors:?}");
+        assert_eq!(errors.last().map(|(sequence, ..)| *sequence), Some(guest.sequence), "{errors:?}");
+    }
+}
+
 #[test]
 fn operations_out_of_place_end_the_session() {
     for (ops, what) in [
         (vec![Op::Dispatch { x: 1, y: 1, z: 1 }], "Dispatch outside a pass"),
-        (vec![begin_compute(), begin_compute()], "BeginComputePass in a compute pass"),
         (vec![begin_render(), Op::Dispatch { x: 1, y: 1, z: 1 }], "Dispatch in a render pass"),
-        (vec![begin_compute(), Op::ClearBuffer { buffer: BUFFER, offset: 0, size: None }], "ClearBuffer in a compute pass"),
+        (vec![begin_compute(), Op::SetStencilReference { reference: 1 }], "SetStencilReference in a compute pass"),
     ] {
         assert_eq!(violation(Guest::furnished().record(0, &ops)), what);
     }
@@ -338,6 +354,14 @@ fn a_write_that_does_not_fit_is_rejected_once_whatever_its_pieces() {
         guest.write(offset, total, 0, &[]).unwrap();
         guest.expect_error(ErrorKind::Validation);
     }
+    // What fits is not to be rejected by hand, what does not fit is.
+    let write = |offset, total| WriteBuffer { buffer: BUFFER, offset, total, at: 0, payload: Payload::Inline(&[]) };
+    guest.frame(&|out| write(SIZE, 4).put(out, code::REJECT_WRITE_WITH)).unwrap();
+    guest.expect_error(ErrorKind::Validation);
+    assert_eq!(
+        violation(Guest::furnished().frame(&|out| write(0, 4).put(out, code::REJECT_WRITE_WITH))),
+        "a write that fits, to be rejected"
+    );
     // A write in pieces whose first word is unaligned.
     guest.write(0, 8, 0, &[0; 3]).unwrap();
     guest.expect_error(ErrorKind::Validation);
@@ -407,7 +431,9 @@ fn mappings() {
         guest.session.progress(std::time::Duration::ZERO).unwrap();
         let events = guest.events();
         assert!(events.contains(&Event::Mapped { map: round, bytes: None }), "{events:?}");
-        assert_eq!(events.iter().filter(|event| matches!(event, Event::Error { .. })).count(), 1, "round {round}: {events:?}");
+        // `wgpu` itself says nothing of the second try: the buffer still counts as being mapped.
+        let errors = events.iter().filter(|event| matches!(event, Event::Error { .. })).count();
+        assert_eq!(errors, if round == 0 { 1 } else { 0 }, "round {round}: {events:?}");
     }
 }
 
@@ -451,11 +477,11 @@ fn buffers_mapped_at_creation_take_their_bytes_and_no_others() {
 
 #[test]
 fn unknown_and_host_side_frames_end_the_session() {
-    for code in [0u8, 8, 77, 128, 129, 130, 131, 132, 255] {
+    for code in [0u8, 9, 77, 128, 129, 130, 131, 132, 255] {
         let message = violation(Guest::with_device().frame(&|out| frame::put(out, code, |_| {})));
         assert_eq!(message, format!("unknown frame code {code}"));
     }
-    for code in 1..=7u8 {
+    for code in 1..=8u8 {
         let noise = [0xee; 5];
         let result = Guest::with_device().frame(&|out| frame::put(out, code, |out| out.extend_from_slice(&noise)));
         assert!(matches!(result, Err(End::Violation(_))), "code {code}: {result:?}");

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -20,7 +21,8 @@ impl Scratch {
     pub fn new(name: &str) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("pontoon-{name}-{}-{number}", process::id()));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_micros();
+        let path = env::temp_dir().join(format!("pontoon-{name}-{}-{number}-{now}", process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path })
     }

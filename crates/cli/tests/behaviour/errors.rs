@@ -121,6 +121,30 @@ pub fn encoder_errors(gpu: &Gpu) -> Trace {
     trace
 }
 
+pub fn encoder_used_under_a_pass(gpu: &Gpu) -> Trace {
+    let mut trace = Trace::new();
+    let buffer = gpu.buffer(64, U::COPY_DST);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let pass = encoder.begin_compute_pass(&Default::default()).forget_lifetime();
+    encoder.clear_buffer(&buffer, 0, None);
+    drop(pass);
+    trace.push(gpu.scope(Validation, || drop(encoder.finish())));
+    let doubler = Doubler::new(gpu, 4);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let mut first = encoder.begin_compute_pass(&Default::default()).forget_lifetime();
+    let mut second = encoder.begin_compute_pass(&Default::default()).forget_lifetime();
+    first.set_pipeline(&doubler.pipeline);
+    second.set_pipeline(&doubler.pipeline);
+    drop(first);
+    drop(second);
+    // Which of the two is told first depends on when the recording travels; that it is invalid does not.
+    let error = gpu.scope(Validation, || drop(encoder.finish()));
+    trace.push(format!("{}", error.contains("Encoder is locked by a previously created render/compute pass")));
+    gpu.uncaptured();
+    trace.push(gpu.scope(Validation, || doubler.run(gpu, 1)));
+    trace
+}
+
 pub fn destroyed_objects(gpu: &Gpu) -> Trace {
     let mut trace = Trace::new();
     let doubler = Doubler::new(gpu, 16);

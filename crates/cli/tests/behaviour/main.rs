@@ -90,6 +90,7 @@ behaviour! {
     errors::shader_errors,
     errors::invalid_objects_spread,
     errors::encoder_errors,
+    errors::encoder_used_under_a_pass,
     errors::destroyed_objects,
     errors::device_destroy,
     errors::writes_out_of_range,
@@ -102,6 +103,39 @@ behaviour! {
 #[test]
 fn invalid_bundle_is_an_error() {
     render::invalid_bundle_is_an_error(&rig::bridged(Backend::Noop, Transport::Arena));
+}
+
+#[test]
+fn threads_share_an_instance() {
+    let gpu = rig::bridged(Backend::Noop, Transport::Arena);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..4 {
+                    let (device, queue) = pollster::block_on(gpu.adapter.request_device(&Default::default())).unwrap();
+                    let usage = wgpu::BufferUsages::COPY_DST;
+                    let desc = wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false };
+                    queue.write_buffer(&device.create_buffer(&desc), 0, &[1; 64]);
+                    queue.submit([]);
+                    device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+                }
+            });
+        }
+    });
+    assert!(gpu.uncaptured().is_empty());
+}
+
+#[test]
+fn a_bind_group_keeps_its_buffers_on_the_account() {
+    let gpu = rig::bridged(Backend::Noop, Transport::Arena);
+    let doubler = programs::Doubler::new(&gpu, 1 << 28);
+    let kept: Vec<_> = (0..3).map(|_| programs::Doubler::new(&gpu, 1 << 28).group).collect();
+    let error = gpu.scope(wgpu::ErrorFilter::OutOfMemory, || drop(programs::Doubler::new(&gpu, 1 << 28)));
+    assert_eq!(error, "Out of Memory", "four buffers of 1 GiB are alive: the limit is 4 GiB");
+    drop((kept, doubler));
+    let error = gpu.scope(wgpu::ErrorFilter::OutOfMemory, || drop(programs::Doubler::new(&gpu, 1 << 28)));
+    assert_eq!(error, "no error");
+    gpu.uncaptured();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pontoon_client::{Endpoint, Options};
@@ -33,6 +33,8 @@ pub struct Gpu {
     pub queue: wgpu::Queue,
     pub uncaptured: Arc<Mutex<Vec<String>>>,
     pub backend: Backend,
+    /// The daemon behind a bridged device, ended with it.
+    daemon: Option<Daemon>,
 }
 
 const TOKEN: &str = "a token for tests, long enough";
@@ -54,7 +56,7 @@ impl Gpu {
         let uncaptured = Arc::new(Mutex::new(Vec::new()));
         let sink = uncaptured.clone();
         device.on_uncaptured_error(Arc::new(move |error| sink.lock().unwrap().push(error.to_string())));
-        Some(Self { instance, adapter, device, queue, uncaptured, backend })
+        Some(Self { instance, adapter, device, queue, uncaptured, backend, daemon: None })
     }
 
     /// Waits for all work.
@@ -135,13 +137,16 @@ pub fn local(backend: Backend) -> Option<Gpu> {
 
 /// A device through Pontoon.
 pub fn bridged(backend: Backend, transport: Transport) -> Gpu {
-    let instance = pontoon_client::connect(daemon(backend).options(transport)).expect("connected");
-    Gpu::open(instance, backend).expect("an adapter")
+    let daemon = Daemon::start(backend);
+    let instance = pontoon_client::connect(daemon.options(transport)).expect("connected");
+    let mut gpu = Gpu::open(instance, backend).expect("an adapter");
+    gpu.daemon = Some(daemon);
+    gpu
 }
 
-/// A daemon of this test process.
+/// A daemon of one test.
 pub struct Daemon {
-    _child: Child,
+    child: Child,
     folder: Scratch,
     address: String,
 }
@@ -172,7 +177,7 @@ impl Daemon {
             let text = std::fs::read_to_string(&log).unwrap();
             if let Some((_, rest)) = text.split_once("listening on tcp:") {
                 let address = rest.lines().next().unwrap().to_owned();
-                return Self { _child: child, folder, address };
+                return Self { child, folder, address };
             }
             assert!(Instant::now() < deadline, "the daemon does not listen: {text}");
             std::thread::sleep(Duration::from_millis(10));
@@ -191,9 +196,9 @@ impl Daemon {
     }
 }
 
-/// The daemon for `backend`, started once per test process and ended with it.
-fn daemon(backend: Backend) -> &'static Daemon {
-    static DAEMONS: [OnceLock<Daemon>; 2] = [OnceLock::new(), OnceLock::new()];
-    // Statics are not dropped: the daemon ends because its standard input closes with this process.
-    DAEMONS[backend as usize].get_or_init(|| Daemon::start(backend))
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -3,6 +3,7 @@
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, SeqAccess, VariantAccess, Visitor};
 use serde::{Deserialize, de};
+use std::ops::Range;
 
 /// Names of texture formats are text to serde, and as good as any other text for everything else.
 const TEXTS: [&str; 12] = [
@@ -46,7 +47,7 @@ impl Random {
 
 /// A value of any type, or nothing where the numbers would not do.
 pub fn value<T: for<'a> Deserialize<'a>>(random: &mut Random) -> Option<T> {
-    T::deserialize(Maker { random }).ok()
+    T::deserialize(Maker { random, range: None }).ok()
 }
 
 /// As [`value`], trying until there is one.
@@ -60,6 +61,8 @@ pub fn some_value<T: for<'a> Deserialize<'a>>(random: &mut Random) -> T {
 
 struct Maker<'r> {
     random: &'r mut Random,
+    /// What 32-bit numbers are chosen from, where that is known.
+    range: Option<Range<u32>>,
 }
 
 macro_rules! numbers {
@@ -82,8 +85,15 @@ impl<'de> Deserializer<'de> for Maker<'_> {
     numbers!(
         deserialize_i8 visit_i8 i8, deserialize_i16 visit_i16 i16, deserialize_i32 visit_i32 i32,
         deserialize_i64 visit_i64 i64, deserialize_u8 visit_u8 u8, deserialize_u16 visit_u16 u16,
-        deserialize_u32 visit_u32 u32, deserialize_u64 visit_u64 u64
+        deserialize_u64 visit_u64 u64
     );
+
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        visitor.visit_u32(match self.range {
+            Some(range) => range.start + self.random.below((range.end - range.start).into()) as u32,
+            None => self.random.number() as u32,
+        })
+    }
 
     fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
         visitor.visit_f32(f32::from_bits(self.random.number() as u32))
@@ -138,11 +148,13 @@ impl<'de> Deserializer<'de> for Maker<'_> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
         let left = self.random.below(4) as usize;
-        visitor.visit_seq(Elements { random: self.random, left })
+        visitor.visit_seq(Elements { random: self.random, left, small: false })
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, left: usize, visitor: V) -> Result<V::Value, Fail> {
-        visitor.visit_seq(Elements { random: self.random, left })
+        // A handle is a pair of numbers: mostly one that may exist.
+        let small = left == 2 && self.random.below(16) > 0;
+        visitor.visit_seq(Elements { random: self.random, left, small })
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -151,7 +163,7 @@ impl<'de> Deserializer<'de> for Maker<'_> {
         left: usize,
         visitor: V,
     ) -> Result<V::Value, Fail> {
-        visitor.visit_seq(Elements { random: self.random, left })
+        visitor.visit_seq(Elements { random: self.random, left, small: false })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -160,7 +172,7 @@ impl<'de> Deserializer<'de> for Maker<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fail> {
-        visitor.visit_seq(Elements { random: self.random, left: fields.len() })
+        visitor.visit_seq(Elements { random: self.random, left: fields.len(), small: false })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -193,6 +205,7 @@ impl<'de> Deserializer<'de> for Maker<'_> {
 struct Elements<'r> {
     random: &'r mut Random,
     left: usize,
+    small: bool,
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_> {
@@ -203,7 +216,8 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
             return Ok(None);
         }
         self.left -= 1;
-        seed.deserialize(Maker { random: self.random }).map(Some)
+        let range = self.small.then_some(if self.left == 1 { 0..2 } else { 1..2 });
+        seed.deserialize(Maker { random: self.random, range }).map(Some)
     }
 }
 
@@ -218,7 +232,7 @@ impl<'de, 'r> EnumAccess<'de> for Variant<'r> {
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Maker<'r>), Fail> {
         let index: de::value::U32Deserializer<Fail> = self.variant.into_deserializer();
-        Ok((seed.deserialize(index)?, Maker { random: self.random }))
+        Ok((seed.deserialize(index)?, Maker { random: self.random, range: None }))
     }
 }
 
