@@ -63,7 +63,8 @@ thread_local! {
 pub fn session(bytes: &[u8]) {
     let mut frames = FrameBuffer::default();
     frames.space().extend_from_slice(bytes);
-    let limits = Limits { memory_bytes: 16 << 20, objects: 1000, bytes_in_flight: 1 << 20, submission_seconds: 60 };
+    let limits =
+        Limits { memory_bytes: 16 << 20, objects: 1000, bytes_in_flight: 1 << 20, submission_seconds: 60 };
     let mut session = Session::new(HOST.with(Rc::clone), limits, Box::new(NoArena));
     while let Ok(Some((code, body))) = frames.next_frame() {
         let result = session.execute(code, body).and_then(|()| session.progress(Duration::ZERO));

@@ -70,7 +70,8 @@ impl Trial {
 fn buffers() {
     let mut trial = Trial::new();
     for size in HUGE {
-        for (mapped, usage) in [(false, B::COPY_DST), (true, B::COPY_DST), (true, B::MAP_WRITE | B::COPY_SRC)] {
+        for (mapped, usage) in [(false, B::COPY_DST), (true, B::COPY_DST), (true, B::MAP_WRITE | B::COPY_SRC)]
+        {
             trial.case(format!("buffer of {size}, mapped {mapped}"), |guest| {
                 guest.command(create_buffer(2, size, usage, mapped))?;
                 guest.command(Command::UnmapBuffer { buffer: Id::new(2, 1) })
@@ -83,7 +84,8 @@ fn buffers() {
                 format!("map {size}+{other}"),
                 Command::MapBuffer { buffer: MAPPABLE, map: 1, write: false, offset: size, size: other },
             );
-            let binding = BufferBinding { buffer: BUFFER, offset: size, size: std::num::NonZeroU64::new(other) };
+            let binding =
+                BufferBinding { buffer: BUFFER, offset: size, size: std::num::NonZeroU64::new(other) };
             let entry = BindGroupEntry { binding: 0, resource: BindingResource::Buffer(binding) };
             trial.command(
                 format!("bind {size}+{other}"),
@@ -105,7 +107,8 @@ fn copies_and_clears() {
     let mut trial = Trial::new();
     for offset in HUGE {
         for size in HUGE.map(Some).into_iter().chain([None]) {
-            trial.ops(format!("clear {offset}+{size:?}"), &[Op::ClearBuffer { buffer: BUFFER, offset, size }]);
+            trial
+                .ops(format!("clear {offset}+{size:?}"), &[Op::ClearBuffer { buffer: BUFFER, offset, size }]);
             for other in [0, u64::MAX - 3] {
                 trial.ops(
                     format!("copy from {offset} to {other} of {size:?}"),
@@ -126,7 +129,11 @@ fn copies_and_clears() {
             let origin = wgt::Origin3d { x, y: x, z: x };
             let size = wgt::Extent3d { width, height: width, depth_or_array_layers: width };
             for row in [None, Some(256), Some(u32::MAX)] {
-                let layout = wgt::TexelCopyBufferLayout { offset: u64::from(x) << 32, bytes_per_row: row, rows_per_image: row };
+                let layout = wgt::TexelCopyBufferLayout {
+                    offset: u64::from(x) << 32,
+                    bytes_per_row: row,
+                    rows_per_image: row,
+                };
                 let buffer = || Coded(Box::new(BufferLocation { buffer: BUFFER, layout }));
                 let texture = || Coded(Box::new(location(origin)));
                 let extent = || Coded(Box::new(size));
@@ -141,7 +148,13 @@ fn copies_and_clears() {
                 );
                 trial.case(format!("write texture {name}"), |guest| {
                     let destination = location(origin);
-                    guest.command(Command::WriteTexture { device: DEVICE, destination, layout, size, staged: 0 })
+                    guest.command(Command::WriteTexture {
+                        device: DEVICE,
+                        destination,
+                        layout,
+                        size,
+                        staged: 0,
+                    })
                 });
             }
             trial.ops(
@@ -174,7 +187,13 @@ fn copies_and_clears() {
         }
         trial.ops(
             format!("resolve {x}"),
-            &[Op::ResolveQuerySet { query_set: QUERIES, first: x, count: x, destination: BUFFER, destination_offset: u64::MAX - 255 }],
+            &[Op::ResolveQuerySet {
+                query_set: QUERIES,
+                first: x,
+                count: x,
+                destination: BUFFER,
+                destination_offset: u64::MAX - 255,
+            }],
         );
         trial.ops(format!("timestamp {x}"), &[Op::WriteTimestamp { query_set: QUERIES, index: x }]);
     }
@@ -210,14 +229,24 @@ fn textures_and_queries() {
     for width in WIDE {
         for levels in WIDE {
             let size = wgt::Extent3d { width, height: width, depth_or_array_layers: width };
-            trial.command(format!("{size:?} {levels}"), create_texture(1, size, levels, wgt::TextureUsages::COPY_DST));
-            let Command::CreateTexture { device, id, desc } = create_texture(1, size, levels, wgt::TextureUsages::all())
+            trial.command(
+                format!("{size:?} {levels}"),
+                create_texture(1, size, levels, wgt::TextureUsages::COPY_DST),
+            );
+            let Command::CreateTexture { device, id, desc } =
+                create_texture(1, size, levels, wgt::TextureUsages::all())
             else {
                 unreachable!()
             };
-            for dimension in [wgt::TextureDimension::D1, wgt::TextureDimension::D2, wgt::TextureDimension::D3] {
-                for format in [wgt::TextureFormat::NV12, wgt::TextureFormat::Depth24PlusStencil8, wgt::TextureFormat::Bc1RgbaUnorm] {
-                    let desc = wgt::TextureDescriptor { dimension, format, sample_count: levels, ..desc.clone() };
+            for dimension in [wgt::TextureDimension::D1, wgt::TextureDimension::D2, wgt::TextureDimension::D3]
+            {
+                for format in [
+                    wgt::TextureFormat::NV12,
+                    wgt::TextureFormat::Depth24PlusStencil8,
+                    wgt::TextureFormat::Bc1RgbaUnorm,
+                ] {
+                    let desc =
+                        wgt::TextureDescriptor { dimension, format, sample_count: levels, ..desc.clone() };
                     trial.command(format!("{desc:?}"), Command::CreateTexture { device, id, desc });
                 }
             }
@@ -228,7 +257,10 @@ fn textures_and_queries() {
             wgt::QueryType::PipelineStatistics(wgt::PipelineStatisticsTypes::from_bits_retain(width as u8)),
         ] {
             let desc = wgt::QuerySetDescriptor { label: None, ty, count: width };
-            trial.command(format!("{desc:?}"), Command::CreateQuerySet { device: DEVICE, id: Id::new(1, 1), desc });
+            trial.command(
+                format!("{desc:?}"),
+                Command::CreateQuerySet { device: DEVICE, id: Id::new(1, 1), desc },
+            );
         }
         let clamp = f32::from_bits(width);
         let sampler = wgt::SamplerDescriptor {
@@ -237,7 +269,10 @@ fn textures_and_queries() {
             anisotropy_clamp: width as u16,
             ..Default::default()
         };
-        trial.command(format!("{sampler:?}"), Command::CreateSampler { device: DEVICE, id: Id::new(1, 1), desc: sampler });
+        trial.command(
+            format!("{sampler:?}"),
+            Command::CreateSampler { device: DEVICE, id: Id::new(1, 1), desc: sampler },
+        );
     }
     trial.verdict();
 }
@@ -261,9 +296,22 @@ fn draws_and_dispatches() {
             let draws = [
                 Op::Draw { first_vertex: a, end_vertex: b, first_instance: 0, end_instance: 1 },
                 Op::Draw { first_vertex: 0, end_vertex: 1, first_instance: a, end_instance: b },
-                Op::DrawIndexed { first_index: a, end_index: b, base_vertex: i32::MIN, first_instance: b, end_instance: a },
+                Op::DrawIndexed {
+                    first_index: a,
+                    end_index: b,
+                    base_vertex: i32::MIN,
+                    first_instance: b,
+                    end_instance: a,
+                },
                 Op::SetScissorRect { x: a, y: b, width: a, height: b },
-                Op::SetViewport { x: f32::from_bits(a), y: f32::NAN, width: b as f32, height: -1.0, min_depth: f32::INFINITY, max_depth: 0.0 },
+                Op::SetViewport {
+                    x: f32::from_bits(a),
+                    y: f32::NAN,
+                    width: b as f32,
+                    height: -1.0,
+                    min_depth: f32::INFINITY,
+                    max_depth: 0.0,
+                },
                 Op::SetStencilReference { reference: a },
                 Op::BeginOcclusionQuery { index: a },
                 Op::WriteTimestamp { query_set: QUERIES, index: a },
@@ -273,12 +321,20 @@ fn draws_and_dispatches() {
                 trial.ops(format!("{draw:?}"), &drawing(draw));
                 if matches!(draw, Op::Draw { .. } | Op::DrawIndexed { .. }) {
                     let desc = Box::new(bundle(&drawing(draw)[1..5]));
-                    trial.command(format!("bundle {draw:?}"), Command::CreateRenderBundle { device: DEVICE, id: Id::new(1, 1), desc });
+                    trial.command(
+                        format!("bundle {draw:?}"),
+                        Command::CreateRenderBundle { device: DEVICE, id: Id::new(1, 1), desc },
+                    );
                 }
             }
             trial.ops(
                 format!("dispatch {a} {b}"),
-                &[begin_compute(), Op::SetComputePipeline { pipeline: COMPUTE }, Op::Dispatch { x: a, y: b, z: a }, Op::EndPass {}],
+                &[
+                    begin_compute(),
+                    Op::SetComputePipeline { pipeline: COMPUTE },
+                    Op::Dispatch { x: a, y: b, z: a },
+                    Op::EndPass {},
+                ],
             );
         }
         for offset in HUGE {
@@ -287,32 +343,63 @@ fn draws_and_dispatches() {
                 Op::DrawIndexedIndirect { buffer: BUFFER, offset },
                 Op::MultiDrawIndirect { buffer: BUFFER, offset, count: a },
                 Op::MultiDrawIndexedIndirect { buffer: BUFFER, offset, count: a },
-                Op::MultiDrawIndirectCount { buffer: BUFFER, offset, count_buffer: BUFFER, count_offset: offset, max_count: a },
+                Op::MultiDrawIndirectCount {
+                    buffer: BUFFER,
+                    offset,
+                    count_buffer: BUFFER,
+                    count_offset: offset,
+                    max_count: a,
+                },
                 Op::SetVertexBuffer { slot: a, buffer: Some(BUFFER), offset, size: Some(u64::from(a)) },
                 Op::SetVertexBuffer { slot: a, buffer: None, offset, size: None },
-                Op::SetIndexBuffer { buffer: BUFFER, format: wgt::IndexFormat::Uint16, offset, size: Some(offset) },
+                Op::SetIndexBuffer {
+                    buffer: BUFFER,
+                    format: wgt::IndexFormat::Uint16,
+                    offset,
+                    size: Some(offset),
+                },
             ];
             for op in &indirect {
                 trial.ops(format!("{op:?}"), &drawing(op));
             }
             trial.ops(
                 format!("dispatch indirect {offset}"),
-                &[begin_compute(), Op::SetComputePipeline { pipeline: COMPUTE }, Op::DispatchIndirect { buffer: BUFFER, offset }, Op::EndPass {}],
+                &[
+                    begin_compute(),
+                    Op::SetComputePipeline { pipeline: COMPUTE },
+                    Op::DispatchIndirect { buffer: BUFFER, offset },
+                    Op::EndPass {},
+                ],
             );
         }
         for data in [&[][..], &[1; 3], &[1; 4], &[1; 400]] {
             let op = Op::SetImmediates { offset: a, data };
             trial.ops(format!("immediates {a} {}", data.len()), &drawing(&op));
-            trial.ops(format!("immediates {a} {}", data.len()), &[begin_compute(), Op::SetComputePipeline { pipeline: COMPUTE }, op]);
-            let desc = Box::new(bundle(&[Op::SetRenderPipeline { pipeline: RENDER }, Op::SetImmediates { offset: a, data }]));
-            trial.command(format!("bundle immediates {a} {}", data.len()), Command::CreateRenderBundle { device: DEVICE, id: Id::new(1, 1), desc });
+            trial.ops(
+                format!("immediates {a} {}", data.len()),
+                &[begin_compute(), Op::SetComputePipeline { pipeline: COMPUTE }, op],
+            );
+            let desc = Box::new(bundle(&[
+                Op::SetRenderPipeline { pipeline: RENDER },
+                Op::SetImmediates { offset: a, data },
+            ]));
+            trial.command(
+                format!("bundle immediates {a} {}", data.len()),
+                Command::CreateRenderBundle { device: DEVICE, id: Id::new(1, 1), desc },
+            );
         }
         for len in [0, 1, 256] {
             let words = vec![a; len];
             let op = Op::SetBindGroup { index: a, group: Some(GROUP), offsets: Words::Native(&words) };
-            trial.ops(format!("group {a} with {len} offsets"), &[begin_compute(), Op::SetComputePipeline { pipeline: COMPUTE }, op.clone()]);
+            trial.ops(
+                format!("group {a} with {len} offsets"),
+                &[begin_compute(), Op::SetComputePipeline { pipeline: COMPUTE }, op.clone()],
+            );
             let desc = Box::new(bundle(&[op]));
-            trial.command(format!("bundle group {a} with {len}"), Command::CreateRenderBundle { device: DEVICE, id: Id::new(1, 1), desc });
+            trial.command(
+                format!("bundle group {a} with {len}"),
+                Command::CreateRenderBundle { device: DEVICE, id: Id::new(1, 1), desc },
+            );
         }
     }
     trial.verdict();
@@ -327,13 +414,21 @@ fn transitions_are_hints_that_can_be_wrong() {
             textures: List::default(),
             views: List::default(),
         };
-        trial.ops(format!("buffer uses {bits:#x}"), &[Op::TransitionResources { transitions: Coded(Box::new(transitions)) }]);
-        for range in [0..1u32, 0..0, 0..2, 5..9, 0..u32::MAX, 1..0] {
+        trial.ops(
+            format!("buffer uses {bits:#x}"),
+            &[Op::TransitionResources { transitions: Coded(Box::new(transitions)) }],
+        );
+        for (start, end) in [(0, 1), (0, 0), (0, 2), (5, 9), (0, u32::MAX), (1, 0)] {
+            let range = start..end;
             for bits in [u32::from(bits), 1 << 31] {
                 let selector = wgt::TextureSelector { mips: range.clone(), layers: range.clone() };
                 let transitions = Transitions {
                     buffers: List::default(),
-                    textures: List::cut([(TEXTURE, Some(selector), wgt::TextureUses::from_bits_retain(bits as _))]),
+                    textures: List::cut([(
+                        TEXTURE,
+                        Some(selector),
+                        wgt::TextureUses::from_bits_retain(bits as _),
+                    )]),
                     views: List::default(),
                 };
                 trial.ops(
@@ -357,10 +452,12 @@ fn transitions_are_hints_that_can_be_wrong() {
     trial.verdict();
 }
 
+type Adjust = (&'static str, fn(&mut wgt::Limits));
+
 #[test]
 fn device_limits() {
     let mut trial = Trial::new();
-    let adjust: [(&str, fn(&mut wgt::Limits)); 8] = [
+    let adjust: [Adjust; 8] = [
         ("alignment 0", |limits| limits.min_uniform_buffer_offset_alignment = 0),
         ("alignment 1", |limits| limits.min_storage_buffer_offset_alignment = 1),
         ("alignment 3", |limits| limits.min_storage_buffer_offset_alignment = 384 + 1),
@@ -372,7 +469,9 @@ fn device_limits() {
     ];
     for (name, adjust) in adjust {
         trial.case(name, |guest| {
-            let Command::RequestDevice { call, adapter, mut desc, .. } = request_device(DEVICE) else { unreachable!() };
+            let Command::RequestDevice { call, adapter, mut desc, .. } = request_device(DEVICE) else {
+                unreachable!()
+            };
             adjust(&mut desc.limits);
             guest.command(Command::RequestDevice { call, adapter, id: Id::new(1, 1), desc })?;
             let usage = B::UNIFORM | B::STORAGE;
@@ -396,18 +495,36 @@ fn objects_of_two_devices_do_not_mix() {
     trial.case("bind group", |guest| {
         guest.device(other);
         let entries = List::default();
-        guest.command(Command::CreateBindGroup { device: other, id: Id::new(1, 1), label: None, layout: Id::new(0, 1), entries })
+        guest.command(Command::CreateBindGroup {
+            device: other,
+            id: Id::new(1, 1),
+            label: None,
+            layout: Id::new(0, 1),
+            entries,
+        })
     });
     trial.case("pipeline layout", |guest| {
         guest.device(other);
         let layouts = List::cut([Some(Id::new(0, 1))]);
-        guest.command(Command::CreatePipelineLayout { device: other, id: Id::new(1, 1), label: None, layouts, immediate_size: 0 })
+        guest.command(Command::CreatePipelineLayout {
+            device: other,
+            id: Id::new(1, 1),
+            label: None,
+            layouts,
+            immediate_size: 0,
+        })
     });
     trial.case("write texture", |guest| {
         guest.device(other);
         let layout = wgt::TexelCopyBufferLayout { offset: 0, bytes_per_row: None, rows_per_image: None };
         let size = wgt::Extent3d { width: 0, height: 1, depth_or_array_layers: 1 };
-        guest.command(Command::WriteTexture { device: other, destination: place(TEXTURE), layout, size, staged: 0 })
+        guest.command(Command::WriteTexture {
+            device: other,
+            destination: place(TEXTURE),
+            layout,
+            size,
+            staged: 0,
+        })
     });
     trial.case("buffers of a dropped device", |guest| {
         guest.forget(0, DEVICE.to_bits())?;
@@ -450,7 +567,8 @@ fn positions_at_the_end_of_numbers() {
                     if frame_code == code::WRITE_BUFFER {
                         guest.command(Command::UnmapBuffer { buffer: BUFFER })?;
                     }
-                    let write = WriteBuffer { buffer: BUFFER, offset: 0, total: u64::from(len), at: 0, payload };
+                    let write =
+                        WriteBuffer { buffer: BUFFER, offset: 0, total: u64::from(len), at: 0, payload };
                     guest.frame(&|out| write.put(out, frame_code))
                 });
             }

@@ -22,12 +22,24 @@ struct Next(std::collections::HashMap<u8, u32>);
 impl Next {
     fn furnished() -> Self {
         use pontoon_wire::{Kind, handle as kind};
-        Self([
-            (kind::Device::CODE, 1), (kind::Buffer::CODE, 2), (kind::Texture::CODE, 1), (kind::TextureView::CODE, 1),
-            (kind::Sampler::CODE, 1), (kind::QuerySet::CODE, 1), (kind::ShaderModule::CODE, 1),
-            (kind::BindGroupLayout::CODE, 1), (kind::BindGroup::CODE, 1), (kind::PipelineLayout::CODE, 1),
-            (kind::ComputePipeline::CODE, 1), (kind::RenderPipeline::CODE, 1), (kind::RenderBundle::CODE, 1),
-        ].into())
+        Self(
+            [
+                (kind::Device::CODE, 1),
+                (kind::Buffer::CODE, 2),
+                (kind::Texture::CODE, 1),
+                (kind::TextureView::CODE, 1),
+                (kind::Sampler::CODE, 1),
+                (kind::QuerySet::CODE, 1),
+                (kind::ShaderModule::CODE, 1),
+                (kind::BindGroupLayout::CODE, 1),
+                (kind::BindGroup::CODE, 1),
+                (kind::PipelineLayout::CODE, 1),
+                (kind::ComputePipeline::CODE, 1),
+                (kind::RenderPipeline::CODE, 1),
+                (kind::RenderBundle::CODE, 1),
+            ]
+            .into(),
+        )
     }
 
     fn give<K: pontoon_wire::Kind>(&mut self, id: &mut Id<K>) {
@@ -87,8 +99,14 @@ fn random_frame(random: &mut Random, next: &mut Next, submitted: &mut u64, out: 
             let bytes = vec![1; random.below(64) as usize];
             let code = if random.below(2) == 0 { code::WRITE_BUFFER } else { code::WRITE_MAPPED };
             let (offset, total) = (random.below(64) * 4, bytes.len() as u64);
-            WriteBuffer { buffer: Id::new(random.below(3) as u32, 1), offset, total, at: 0, payload: Payload::Inline(&bytes) }
-                .put(out, code);
+            WriteBuffer {
+                buffer: Id::new(random.below(3) as u32, 1),
+                offset,
+                total,
+                at: 0,
+                payload: Payload::Inline(&bytes),
+            }
+            .put(out, code);
         }
         9 => frame::put(out, code::STAGE, |out| Payload::Inline(&[1; 12]).put(out)),
         10 => {
@@ -97,7 +115,11 @@ fn random_frame(random: &mut Random, next: &mut Next, submitted: &mut u64, out: 
             let buffers: Vec<_> = last.checked_sub(1).map(|index| Id::new(index, 1)).into_iter().collect();
             frame::Submit::put(out, DEVICE, *submitted, &buffers);
         }
-        _ => frame::Forget { kind: random.below(16) as u8, id: Id::<pontoon_wire::handle::Buffer>::new(random.below(3) as u32, 1).to_bits() }.put(out),
+        _ => frame::Forget {
+            kind: random.below(16) as u8,
+            id: Id::<pontoon_wire::handle::Buffer>::new(random.below(3) as u32, 1).to_bits(),
+        }
+        .put(out),
     }
 }
 

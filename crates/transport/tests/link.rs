@@ -217,9 +217,8 @@ mod rings {
     fn both_directions_at_once() {
         const LEN: usize = 3_000_000;
         let ((mut sender, mut receiver), (mut other_sender, mut other_receiver)) = links();
-        let other = std::thread::spawn(move || {
-            exchange(&mut other_sender, &mut other_receiver, &pattern(LEN), LEN)
-        });
+        let other =
+            std::thread::spawn(move || exchange(&mut other_sender, &mut other_receiver, &pattern(LEN), LEN));
         assert!(exchange(&mut sender, &mut receiver, &pattern(LEN), LEN) == pattern(LEN));
         assert!(other.join().unwrap() == pattern(LEN));
     }

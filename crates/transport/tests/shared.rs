@@ -235,7 +235,10 @@ fn arena_positions_out_of_range_are_refused() {
     for (at, len) in [(0, 8193), (8191, 2), (u64::MAX, 2), (u64::MAX - 4095, 8192), (4096, 4097)] {
         let mut out = vec![0; len];
         assert!(matches!(upload.read(at, &mut out), Err(Error::OutOfBounds { .. })), "{at}+{len}");
-        assert!(matches!(upload.read_to(at, len, &mut Vec::new()), Err(Error::OutOfBounds { .. })), "{at}+{len}");
+        assert!(
+            matches!(upload.read_to(at, len, &mut Vec::new()), Err(Error::OutOfBounds { .. })),
+            "{at}+{len}"
+        );
     }
     assert!(upload.read(u64::MAX, &mut [0]).is_ok(), "the last place of a part is one");
     let download = guest.download().unwrap();
@@ -302,7 +305,10 @@ fn impossible_layouts_are_refused() {
         Sizes { download: 1 << 63, ..SIZES },
     ] {
         assert!(matches!(Shared::create(sizes), Err(Error::Corrupt(_))), "{sizes:?}");
-        assert!(matches!(Shared::open(memfd(PAGE, MemfdFlags::ALLOW_SEALING, SealFlags::SHRINK), sizes), Err(Error::Corrupt(_))));
+        assert!(matches!(
+            Shared::open(memfd(PAGE, MemfdFlags::ALLOW_SEALING, SealFlags::SHRINK), sizes),
+            Err(Error::Corrupt(_))
+        ));
     }
 }
 

@@ -136,7 +136,11 @@ fn dense_lists_stay_within_the_factor() {
         pontoon_wire::encode(&len, &mut bytes);
         (0..len).for_each(|_| bytes.extend_from_slice(element));
         bytes.extend_from_slice(suffix);
-        assert!(pontoon_wire::decode::<T>(&bytes).is_ok(), "not the layout of {}", std::any::type_name::<T>());
+        assert!(
+            pontoon_wire::decode::<T>(&bytes).is_ok(),
+            "not the layout of {}",
+            std::any::type_name::<T>()
+        );
         check::<T>(&bytes) as f64 / bytes.len() as f64
     }
     // binding, kind of resource, index and generation
@@ -147,14 +151,21 @@ fn dense_lists_stay_within_the_factor() {
         ty: wgpu_types::BindingType::ExternalTexture,
         count: None,
     });
-    let layout = factor::<List<wgpu_types::BindGroupLayoutEntry, MAX_BINDINGS>>(&[], &entry, MAX_BINDINGS, &[]);
+    let layout =
+        factor::<List<wgpu_types::BindGroupLayoutEntry, MAX_BINDINGS>>(&[], &entry, MAX_BINDINGS, &[]);
     // index, generation, no selector, use
     let transitions = factor::<Transitions>(&[0], &[0, 1, 0, 0], MAX_TRANSITIONS, &[0]);
     let messages = factor::<List<CompilationMessage, MAX_COMPILATION_MESSAGES>>(
-        &[], &[0, 0, 0], MAX_COMPILATION_MESSAGES, &[],
+        &[],
+        &[0, 0, 0],
+        MAX_COMPILATION_MESSAGES,
+        &[],
     );
     let buffers = factor::<List<Option<pontoon_wire::command::VertexBufferLayout>, MAX_VERTEX_BUFFERS>>(
-        &[], &[0], MAX_VERTEX_BUFFERS, &[],
+        &[],
+        &[0],
+        MAX_VERTEX_BUFFERS,
+        &[],
     );
     println!(
         "bytes per byte: entries {entries:.1}, layout {layout:.1}, transitions {transitions:.1}, messages {messages:.1}, buffers {buffers:.1}"

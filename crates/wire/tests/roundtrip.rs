@@ -244,7 +244,8 @@ fn pieces_beyond_the_whole_are_refused() {
     for (total, at, len) in [(4, 4, 1), (4, 5, 0), (0, u64::MAX, 1), (u64::MAX, u64::MAX, 1), (3, 0, 4)] {
         let mut stream = Vec::new();
         let payload = Payload::Arena { at: 0, len };
-        frame::WriteBuffer { buffer: Id::new(0, 1), offset: 0, total, at, payload }.put(&mut stream, code::WRITE_BUFFER);
+        frame::WriteBuffer { buffer: Id::new(0, 1), offset: 0, total, at, payload }
+            .put(&mut stream, code::WRITE_BUFFER);
         let (_, body, _) = frame::split(&stream, MAX_FRAME_BODY).unwrap().unwrap();
         assert!(frame::WriteBuffer::decode(body).is_err(), "{at}+{len} of {total}");
     }

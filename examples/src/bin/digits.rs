@@ -36,9 +36,7 @@ fn run(flags: &Flags) -> Result<(), Error> {
         }
         // One look per pass; the steps themselves never wait for the GPU.
         let loss = trainer.loss()?;
-        if !flags.common.json {
-            progress(epoch, flags.epochs, loss);
-        }
+        progress(epoch, flags.epochs, loss);
     }
     let accuracy = trainer.test_accuracy()?;
     let seconds = start.elapsed().as_secs_f64();
@@ -57,17 +55,20 @@ fn run(flags: &Flags) -> Result<(), Error> {
     Ok(())
 }
 
-/// A bar that redraws itself on a terminal, and a line per pass anywhere else.
+/// A bar that redraws itself on a terminal, and a line every few passes anywhere else. On standard error:
+/// the result is what goes to standard output.
 fn progress(epoch: u32, epochs: u32, loss: f32) {
-    let mut out = std::io::stdout();
+    let mut out = std::io::stderr();
     if !out.is_terminal() {
-        println!("epoch {epoch:>2} of {epochs}, loss {loss:.4}");
+        if epoch == epochs || epoch.is_multiple_of(5) {
+            eprintln!("epoch {epoch:>2} of {epochs}, loss {loss:.4}");
+        }
         return;
     }
     let filled = (epoch * 40 / epochs) as usize;
     let bar = format!("{}{}", "█".repeat(filled), "░".repeat(40 - filled));
     let end = if epoch == epochs { "\n" } else { "" };
-    print!("\r{bar} epoch {epoch} of {epochs}, loss {loss:.4} {end}");
+    eprint!("\r{bar} epoch {epoch} of {epochs}, loss {loss:.4} {end}");
     // A bar that cannot be drawn is no reason to stop training.
     let _ = out.flush();
 }

@@ -22,6 +22,9 @@ pub struct Guest {
     pub sequence: u64,
 }
 
+/// What writes a frame.
+pub type Fill<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// The names that [`Guest::furnished`] gives.
 pub const DEVICE: Id<kind::Device> = Id::new(0, 1);
 pub const BUFFER: Id<kind::Buffer> = Id::new(0, 1);
@@ -69,7 +72,7 @@ impl Guest {
     }
 
     /// Executes the one frame that `fill` writes.
-    pub fn frame(&mut self, fill: &dyn Fn(&mut Vec<u8>)) -> Result<(), End> {
+    pub fn frame(&mut self, fill: Fill<'_>) -> Result<(), End> {
         let mut bytes = Vec::new();
         fill(&mut bytes);
         let (code, body, taken) = frame::split(&bytes, MAX_FRAME_BODY).unwrap().expect("a whole frame");
@@ -168,7 +171,12 @@ pub fn create_buffer(index: u32, size: u64, usage: wgt::BufferUsages, mapped_at_
     Command::CreateBuffer { device: DEVICE, id: Id::new(index, 1), desc }
 }
 
-pub fn create_texture(index: u32, size: wgt::Extent3d, mip_level_count: u32, usage: wgt::TextureUsages) -> Command {
+pub fn create_texture(
+    index: u32,
+    size: wgt::Extent3d,
+    mip_level_count: u32,
+    usage: wgt::TextureUsages,
+) -> Command {
     let desc = wgt::TextureDescriptor {
         label: None,
         size,
@@ -206,7 +214,9 @@ pub fn begin_render() -> Op<'static> {
 }
 
 pub fn begin_compute() -> Op<'static> {
-    Op::BeginComputePass { desc: pontoon_wire::ops::Coded(Box::new(ComputePassDesc { label: None, timestamps: None })) }
+    Op::BeginComputePass {
+        desc: pontoon_wire::ops::Coded(Box::new(ComputePassDesc { label: None, timestamps: None })),
+    }
 }
 
 const SHADER: &str = "
@@ -247,11 +257,13 @@ fn render_pipeline() -> RenderPipelineDesc {
 }
 
 /// The frames that furnish a session, each through `send`.
-pub fn furnish(send: &mut dyn FnMut(&dyn Fn(&mut Vec<u8>))) {
+pub fn furnish(send: &mut dyn FnMut(Fill<'_>)) {
     use wgt::BufferUsages as B;
     let extent = wgt::Extent3d { width: 16, height: 16, depth_or_array_layers: 1 };
-    let usage = B::COPY_SRC | B::COPY_DST | B::VERTEX | B::INDEX | B::STORAGE | B::INDIRECT | B::QUERY_RESOLVE;
-    let textures = wgt::TextureUsages::COPY_SRC | wgt::TextureUsages::COPY_DST | wgt::TextureUsages::RENDER_ATTACHMENT;
+    let usage =
+        B::COPY_SRC | B::COPY_DST | B::VERTEX | B::INDEX | B::STORAGE | B::INDIRECT | B::QUERY_RESOLVE;
+    let textures =
+        wgt::TextureUsages::COPY_SRC | wgt::TextureUsages::COPY_DST | wgt::TextureUsages::RENDER_ATTACHMENT;
     let layout_entry = wgt::BindGroupLayoutEntry {
         binding: 0,
         visibility: wgt::ShaderStages::COMPUTE,

@@ -1,14 +1,26 @@
 //! Makes values up: a serde deserializer that reads from nothing but random numbers, so that every
 //! type of the protocol, also one that is added later, gets valid values without a word about it here.
 
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, SeqAccess, VariantAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, SeqAccess, VariantAccess, Visitor,
+};
 use serde::{Deserialize, de};
 use std::ops::Range;
 
 /// Names of texture formats are text to serde, and as good as any other text for everything else.
 const TEXTS: [&str; 12] = [
-    "rgba8unorm", "r32float", "rgba16float", "bgra8unorm", "depth32float", "depth24plus-stencil8", "r8uint",
-    "rg11b10ufloat", "bc1-rgba-unorm", "astc-4x4-unorm", "nv12", "rgba32uint",
+    "rgba8unorm",
+    "r32float",
+    "rgba16float",
+    "bgra8unorm",
+    "depth32float",
+    "depth24plus-stencil8",
+    "r8uint",
+    "rg11b10ufloat",
+    "bc1-rgba-unorm",
+    "astc-4x4-unorm",
+    "nv12",
+    "rgba32uint",
 ];
 const BYTES: &[u8] = b"bytes that are as good as any others";
 
@@ -142,7 +154,11 @@ impl<'de> Deserializer<'de> for Maker<'_> {
         visitor.visit_unit()
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fail> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fail> {
         visitor.visit_newtype_struct(self)
     }
 
