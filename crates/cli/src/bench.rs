@@ -76,7 +76,8 @@ struct Host {
 
 impl Host {
     fn start() -> Result<Self, String> {
-        let failed = |what: &str, error: std::io::Error| format!("starting a daemon to measure: {what}: {error}");
+        let failed =
+            |what: &str, error: std::io::Error| format!("starting a daemon to measure: {what}: {error}");
         let folder = std::env::temp_dir().join(format!("pontoon-bench-{}", std::process::id()));
         std::fs::create_dir(&folder).map_err(|error| failed("folder", error))?;
         let socket = folder.join("guest/pontoon.sock");
@@ -95,8 +96,13 @@ impl Host {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn();
-        let mut host =
-            Self { child: child.map_err(|error| failed("process", error))?, folder, socket, address: String::new(), token };
+        let mut host = Self {
+            child: child.map_err(|error| failed("process", error))?,
+            folder,
+            socket,
+            address: String::new(),
+            token,
+        };
         host.address = host.listening()?;
         Ok(host)
     }
@@ -134,5 +140,10 @@ fn random_token() -> std::io::Result<String> {
 
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }

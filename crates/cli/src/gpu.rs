@@ -65,6 +65,8 @@ fn no_gpu() -> &'static str {
         true => {
             "This host has a GPU device node but no Vulkan driver that works with it: install the vendor's, and see that this user may open /dev/dri or /dev/nvidia0."
         }
-        false => "This host has no GPU device node (/dev/dri/renderD128, /dev/nvidia0): guests compute on the CPU.",
+        false => {
+            "This host has no GPU device node (/dev/dri/renderD128, /dev/nvidia0): guests compute on the CPU."
+        }
     }
 }

@@ -27,7 +27,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     let headings = [
-        "SESSION", "PROGRAM", "WHO", "VIA", "AGE", "MEMORY", "OBJECTS", "GPU", "COMMANDS", "SUBMITS", "BYTES", "TRIPS", "ERRORS",
+        "SESSION", "PROGRAM", "WHO", "VIA", "AGE", "MEMORY", "OBJECTS", "GPU", "COMMANDS", "SUBMITS",
+        "BYTES", "TRIPS", "ERRORS",
     ];
     table::print(&headings, &rows.iter().map(cells).collect::<Vec<_>>());
     Ok(ExitCode::SUCCESS)

@@ -84,7 +84,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     let status = Command::new(&line.program).args(&line.args).status().map_err(|error| {
-        format!("{} cannot be started: {error}; install the package {}", line.program.display(), engine.package())
+        format!(
+            "{} cannot be started: {error}; install the package {}",
+            line.program.display(),
+            engine.package()
+        )
     })?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
@@ -95,15 +99,17 @@ fn running_socket() -> Result<PathBuf, String> {
     let socket = crate::local_socket()?;
     match std::os::unix::net::UnixStream::connect(&socket) {
         Ok(_) => std::path::absolute(&socket).map_err(|error| error.to_string()),
-        Err(error) => {
-            Err(format!("no Pontoon daemon listens on {}: {error}; start one with `pontoon serve`", socket.display()))
-        }
+        Err(error) => Err(format!(
+            "no Pontoon daemon listens on {}: {error}; start one with `pontoon serve`",
+            socket.display()
+        )),
     }
 }
 
 fn installed() -> Vec<Engine> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |engine: &Engine| std::env::split_paths(&path).any(|folder| folder.join(engine.program()).is_file());
+    let is_there =
+        |engine: &Engine| std::env::split_paths(&path).any(|folder| folder.join(engine.program()).is_file());
     Engine::ALL.iter().copied().filter(is_there).collect()
 }
 

@@ -43,7 +43,8 @@ fn config(arguments: &Arguments) -> Result<Config, String> {
         None => Config::default(),
     };
     if let Some(file) = &arguments.token_file {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("--token-file {}: {error}", file.display()))?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| format!("--token-file {}: {error}", file.display()))?;
         config.listen.tokens.push(Token { tenant: "default".into(), token: text.trim().to_owned() });
     }
     config.listen.socket = arguments.socket.clone().or(config.listen.socket);

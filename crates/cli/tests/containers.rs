@@ -21,8 +21,9 @@ struct Bench {
 
 impl Bench {
     fn new(engine: &'static str) -> anyhow::Result<Self> {
-        let guests = std::env::var_os("PONTOON_GUEST_BIN")
-            .context("PONTOON_GUEST_BIN names no folder with static guest programs (`cargo xtask test` builds them)")?;
+        let guests = std::env::var_os("PONTOON_GUEST_BIN").context(
+            "PONTOON_GUEST_BIN names no folder with static guest programs (`cargo xtask test` builds them)",
+        )?;
         let program = if engine == "bwrap" { "bwrap" } else { engine };
         find_tool(program).with_context(|| format!("{program} is missing"))?;
         let scratch = Scratch::new(engine)?;
@@ -117,7 +118,10 @@ fn trains_and_filters(engine: &'static str) {
     }
     // Without the option, there is no way to the host.
     let without = bench.run(&[], &["/bin/digits", "--json"]);
-    assert!(!without.status.success() && text(&without.stderr).contains("no Pontoon host answers"), "{without:?}");
+    assert!(
+        !without.status.success() && text(&without.stderr).contains("no Pontoon host answers"),
+        "{without:?}"
+    );
     // Exit codes pass through.
     assert_eq!(bench.run(&[], &["/bin/sh", "-c", "exit 7"]).status.code(), Some(7));
     let sessions = bench.pontoon(&["ps", "--json"]).output().unwrap();

@@ -70,7 +70,10 @@ impl ClientAdapter {
                     timestamp_period: reply.timestamp_period,
                 });
                 let queue = ClientQueue { device: device.clone() };
-                Ok((DispatchDevice::custom(crate::device::SharedDevice(device)), DispatchQueue::custom(queue)))
+                Ok((
+                    DispatchDevice::custom(crate::device::SharedDevice(device)),
+                    DispatchQueue::custom(queue),
+                ))
             }
             Some(Reply::Device(Err(message))) => {
                 // The host has used the name up: it needs no telling.

@@ -64,16 +64,23 @@ impl ClientDevice {
 
     pub fn pipeline_layout(&self, desc: &wgpu::PipelineLayoutDescriptor<'_>) -> ClientPipelineLayout {
         if desc.bind_group_layouts.len() > MAX_BIND_GROUPS {
-            let message =
-                format!("{} bind group layouts, the maximum is {MAX_BIND_GROUPS}", desc.bind_group_layouts.len());
+            let message = format!(
+                "{} bind group layouts, the maximum is {MAX_BIND_GROUPS}",
+                desc.bind_group_layouts.len()
+            );
             self.invalid("Device::create_pipeline_layout", desc.label, &message);
         }
-        let layouts = desc.bind_group_layouts.iter().map(|layout| layout.map(|layout| bind_group_layout(layout).id));
+        let layouts =
+            desc.bind_group_layouts.iter().map(|layout| layout.map(|layout| bind_group_layout(layout).id));
         let (device, label, layouts) = (self.id(), label(desc.label), List::cut(layouts));
         let immediate_size = desc.immediate_size;
-        let object = self
-            .session()
-            .create(|id| Command::CreatePipelineLayout { device, id, label, layouts, immediate_size });
+        let object = self.session().create(|id| Command::CreatePipelineLayout {
+            device,
+            id,
+            label,
+            layouts,
+            immediate_size,
+        });
         ClientPipelineLayout { object }
     }
 }

@@ -46,7 +46,8 @@ pub(crate) fn dispatched(buffer: &DispatchBuffer) -> &ClientBuffer {
 impl ClientBuffer {
     pub fn new(device: &Arc<ClientDevice>, desc: &wgpu::BufferDescriptor<'_>) -> Self {
         let (id, wire) = (device.id(), desc.map_label(|name| label(*name)));
-        let object = device.session().create(|buffer| Command::CreateBuffer { device: id, id: buffer, desc: wire });
+        let object =
+            device.session().create(|buffer| Command::CreateBuffer { device: id, id: buffer, desc: wire });
         // Memory for the mapping only where the host can have made the buffer.
         let mappable = desc.mapped_at_creation && desc.size <= device.limits.max_buffer_size;
         let state = match mappable {
@@ -90,14 +91,22 @@ impl BufferInterface for ClientBuffer {
             map
         };
         let size = range.end - range.start;
-        session.command(&Command::MapBuffer { buffer: self.object.id, map, write, offset: range.start, size });
+        session.command(&Command::MapBuffer {
+            buffer: self.object.id,
+            map,
+            write,
+            offset: range.start,
+            size,
+        });
     }
 
     fn get_mapped_range(&self, range: Range<u64>) -> Result<DispatchBufferMappedRange, wgpu::MapRangeError> {
         match self.state.view(range) {
             Some(view) => Ok(DispatchBufferMappedRange::custom(view)),
             // The buffer behind `not_mapped`: the front end rejects the range itself.
-            None if self.object.session.never_was() => Ok(DispatchBufferMappedRange::custom(View::detached())),
+            None if self.object.session.never_was() => {
+                Ok(DispatchBufferMappedRange::custom(View::detached()))
+            }
             None => Err(not_mapped()),
         }
     }
@@ -123,7 +132,12 @@ fn not_mapped() -> wgpu::MapRangeError {
     let buffer = UNMAPPED.get_or_init(|| {
         let device = wgpu::Device::from_custom(SharedDevice(ClientDevice::lost()));
         let usage = wgpu::BufferUsages::MAP_READ;
-        device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false })
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 4,
+            usage,
+            mapped_at_creation: false,
+        })
     });
     match buffer.get_mapped_range(..) {
         Err(error) => error,

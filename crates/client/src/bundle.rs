@@ -104,7 +104,8 @@ impl RenderBundleEncoderInterface for ClientBundleEncoder {
             ops,
         });
         let device = self.device.id();
-        let object = self.device.session().create(|id| Command::CreateRenderBundle { device, id, desc: wire });
+        let object =
+            self.device.session().create(|id| Command::CreateRenderBundle { device, id, desc: wire });
         DispatchRenderBundle::custom(ClientRenderBundle { object })
     }
 

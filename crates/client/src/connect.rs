@@ -33,7 +33,8 @@ pub(crate) struct Connection {
 pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
     let endpoint = || options.endpoint.clone();
     let broken = |message: String| Error::Broken { endpoint: endpoint(), message };
-    let socket = dial(&options.endpoint).map_err(|source| Error::Unreachable { endpoint: endpoint(), source })?;
+    let socket =
+        dial(&options.endpoint).map_err(|source| Error::Unreachable { endpoint: endpoint(), source })?;
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         wgpu: WGPU_MAJOR,
@@ -113,7 +114,8 @@ impl Answers {
                 return Ok((code, body));
             }
             let mut chunk = [0; 16 * 1024];
-            let (len, more) = receive_with_descriptors(socket, &mut chunk).map_err(|error| error.to_string())?;
+            let (len, more) =
+                receive_with_descriptors(socket, &mut chunk).map_err(|error| error.to_string())?;
             if len == 0 {
                 return Err("it closed the connection before it answered".into());
             }

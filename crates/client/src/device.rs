@@ -161,7 +161,10 @@ impl DeviceInterface for SharedDevice {
         self.create_shader_module(desc, wgpu::ShaderRuntimeChecks::checked())
     }
 
-    fn create_bind_group_layout(&self, desc: &wgpu::BindGroupLayoutDescriptor<'_>) -> DispatchBindGroupLayout {
+    fn create_bind_group_layout(
+        &self,
+        desc: &wgpu::BindGroupLayoutDescriptor<'_>,
+    ) -> DispatchBindGroupLayout {
         DispatchBindGroupLayout::custom(self.0.bind_group_layout(desc))
     }
 
@@ -185,7 +188,10 @@ impl DeviceInterface for SharedDevice {
         DispatchComputePipeline::custom(self.0.compute_pipeline(desc))
     }
 
-    unsafe fn create_pipeline_cache(&self, desc: &wgpu::PipelineCacheDescriptor<'_>) -> DispatchPipelineCache {
+    unsafe fn create_pipeline_cache(
+        &self,
+        desc: &wgpu::PipelineCacheDescriptor<'_>,
+    ) -> DispatchPipelineCache {
         self.0.invalid("Device::create_pipeline_cache", desc.label, crate::unsupported::PIPELINE_CACHE);
         DispatchPipelineCache::custom(crate::unsupported::NoPipelineCache)
     }
@@ -195,10 +201,8 @@ impl DeviceInterface for SharedDevice {
     }
 
     fn create_texture(&self, desc: &wgpu::TextureDescriptor<'_>) -> DispatchTexture {
-        let wire = desc.map_label_and_view_formats(
-            |name| label(*name),
-            |formats| List::cut(formats.iter().copied()),
-        );
+        let wire = desc
+            .map_label_and_view_formats(|name| label(*name), |formats| List::cut(formats.iter().copied()));
         let device = self.0.id();
         let object = self.0.session().create(|id| Command::CreateTexture { device, id, desc: wire });
         DispatchTexture::custom(ClientTexture { object })

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pontoon_wire::bounded::label;
 use pontoon_wire::command::{
-    BufferLocation, ColorAttachment, ComputePassDesc, DepthStencilAttachment, RenderPassDesc, TimestampWrites,
-    Transitions,
+    BufferLocation, ColorAttachment, ComputePassDesc, DepthStencilAttachment, RenderPassDesc,
+    TimestampWrites, Transitions,
 };
 use pontoon_wire::frame::Encode;
 use pontoon_wire::ops::Coded;
@@ -125,8 +125,17 @@ impl CommandBufferInterface for ClientCommandBuffer {}
 impl ClientEncoder {
     pub fn new(device: &Arc<ClientDevice>, name: Option<&str>) -> Self {
         let (id, label) = (device.id(), label(name));
-        let object = device.session().create(|encoder| Command::CreateCommandEncoder { device: id, id: encoder, label });
-        let core = EncoderCore { device: device.clone(), object, recording: Mutex::default(), finished: AtomicBool::new(false) };
+        let object = device.session().create(|encoder| Command::CreateCommandEncoder {
+            device: id,
+            id: encoder,
+            label,
+        });
+        let core = EncoderCore {
+            device: device.clone(),
+            object,
+            recording: Mutex::default(),
+            finished: AtomicBool::new(false),
+        };
         Self { core: Arc::new(core) }
     }
 
@@ -155,7 +164,13 @@ impl CommandEncoderInterface for ClientEncoder {
             recording.keep(from);
             recording.keep(to);
             let (source, destination) = (from.id, to.id);
-            recording.op(&Op::CopyBufferToBuffer { source, source_offset, destination, destination_offset, size });
+            recording.op(&Op::CopyBufferToBuffer {
+                source,
+                source_offset,
+                destination,
+                destination_offset,
+                size,
+            });
         });
     }
 
@@ -185,7 +200,11 @@ impl CommandEncoderInterface for ClientEncoder {
             recording.keep(buffer(destination.buffer));
             let source = Coded(Box::new(location(&source)));
             let size = Coded(Box::new(size));
-            recording.op(&Op::CopyTextureToBuffer { source, destination: buffer_location(&destination), size });
+            recording.op(&Op::CopyTextureToBuffer {
+                source,
+                destination: buffer_location(&destination),
+                size,
+            });
         });
     }
 

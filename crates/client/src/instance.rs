@@ -4,7 +4,9 @@ use std::future::ready;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wgpu::custom::{DispatchAdapter, DispatchSurface, EnumerateAdapterFuture, InstanceInterface, RequestAdapterFuture};
+use wgpu::custom::{
+    DispatchAdapter, DispatchSurface, EnumerateAdapterFuture, InstanceInterface, RequestAdapterFuture,
+};
 
 use crate::adapter::ClientAdapter;
 use crate::session::Session;
@@ -40,7 +42,9 @@ impl ClientInstance {
 
     fn adapters(&self) -> Vec<ClientAdapter> {
         match self.fresh_session() {
-            Ok(session) => (0..session.offers.len()).map(|index| ClientAdapter::new(&session, index)).collect(),
+            Ok(session) => {
+                (0..session.offers.len()).map(|index| ClientAdapter::new(&session, index)).collect()
+            }
             Err(error) => {
                 log::error!("{error}");
                 Vec::new()
@@ -82,7 +86,10 @@ impl InstanceInterface for ClientInstance {
         Err(error.into())
     }
 
-    fn request_adapter(&self, options: &wgpu::RequestAdapterOptions<'_, '_>) -> Pin<Box<dyn RequestAdapterFuture>> {
+    fn request_adapter(
+        &self,
+        options: &wgpu::RequestAdapterOptions<'_, '_>,
+    ) -> Pin<Box<dyn RequestAdapterFuture>> {
         let usable = |adapter: &ClientAdapter| {
             !options.force_fallback_adapter || adapter.offer().info.device_type == wgpu::DeviceType::Cpu
         };
@@ -121,6 +128,8 @@ impl InstanceInterface for ClientInstance {
 
     fn enumerate_adapters(&self, backends: wgpu::Backends) -> Pin<Box<dyn EnumerateAdapterFuture>> {
         let wanted = |adapter: &ClientAdapter| backends.contains(adapter.offer().info.backend.into());
-        Box::pin(ready(self.adapters().into_iter().filter(wanted).map(DispatchAdapter::custom).collect::<Vec<_>>()))
+        Box::pin(ready(
+            self.adapters().into_iter().filter(wanted).map(DispatchAdapter::custom).collect::<Vec<_>>(),
+        ))
     }
 }

@@ -35,8 +35,8 @@ mod unsupported;
 use std::path::{Path, PathBuf};
 
 pub use error::Error;
-pub use state::RemoteError;
 pub use pontoon_transport::Endpoint;
+pub use state::RemoteError;
 
 /// Where containers look for a host when `PONTOON_HOST` is not set.
 pub const DEFAULT_SOCKET: &str = "/run/pontoon/pontoon.sock";
@@ -45,7 +45,10 @@ pub const DEFAULT_SOCKET: &str = "/run/pontoon/pontoon.sock";
 /// machine, this user's first.
 fn default_socket() -> PathBuf {
     let mut places = vec![PathBuf::from(DEFAULT_SOCKET)];
-    places.extend(std::env::var_os("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("pontoon/guest/pontoon.sock")));
+    places.extend(
+        std::env::var_os("XDG_RUNTIME_DIR")
+            .map(|folder| Path::new(&folder).join("pontoon/guest/pontoon.sock")),
+    );
     places.push("/run/pontoon/guest/pontoon.sock".into());
     places.into_iter().find(|place| place.exists()).unwrap_or_else(|| DEFAULT_SOCKET.into())
 }

@@ -72,7 +72,8 @@ impl ClientDevice {
     /// that is invalid on the host, so that using it is an error too.
     pub fn mesh_pipeline(&self, desc: &wgpu::MeshPipelineDescriptor<'_>) -> ClientRenderPipeline {
         self.invalid("Device::create_mesh_pipeline", desc.label, MESH_SHADERS);
-        let depth = self.session().push_scope(self.id().to_bits(), pontoon_wire::event::ErrorKind::Validation);
+        let depth =
+            self.session().push_scope(self.id().to_bits(), pontoon_wire::event::ErrorKind::Validation);
         let pipeline = self.render_pipeline(&wgpu::RenderPipelineDescriptor {
             label: desc.label,
             layout: None,

@@ -59,7 +59,12 @@ impl QueueInterface for ClientQueue {
         Some(DispatchQueueWriteBuffer::custom(Staging(vec![0; size.get() as usize])))
     }
 
-    fn validate_write_buffer(&self, buffer: &DispatchBuffer, offset: u64, size: wgpu::BufferSize) -> Option<()> {
+    fn validate_write_buffer(
+        &self,
+        buffer: &DispatchBuffer,
+        offset: u64,
+        size: wgpu::BufferSize,
+    ) -> Option<()> {
         let target = buffer::dispatched(buffer);
         if fits(target, offset, size.get()) {
             return Some(());
@@ -116,7 +121,8 @@ impl QueueInterface for ClientQueue {
             }
             entry.submitted
         };
-        let ids: Vec<_> = objects.iter().filter(|buffer| buffer.object.use_up()).map(|buffer| buffer.object.id).collect();
+        let ids: Vec<_> =
+            objects.iter().filter(|buffer| buffer.object.use_up()).map(|buffer| buffer.object.id).collect();
         session.send_locked(&mut out, |frame| Submit::put(frame, device, index, &ids));
         session.flush_locked(&mut out);
         drop(out);
@@ -194,7 +200,9 @@ fn look(session: &Session, device: Id<kind::Device>) -> wgpu::PollStatus {
     let ask = {
         let mut state = session.state();
         let awaited = !state.maps.is_empty();
-        let Some(entry) = state.devices.get_mut(&device.to_bits()) else { return wgpu::PollStatus::QueueEmpty };
+        let Some(entry) = state.devices.get_mut(&device.to_bits()) else {
+            return wgpu::PollStatus::QueueEmpty;
+        };
         let (submitted, done) = (entry.submitted, entry.done);
         if done >= submitted && !awaited {
             return wgpu::PollStatus::QueueEmpty;
@@ -217,7 +225,9 @@ fn wait(
 ) -> Result<wgpu::PollStatus, wgpu::PollError> {
     let (target, submitted, idle) = {
         let state = session.state();
-        let Some(entry) = state.devices.get(&device.to_bits()) else { return Ok(wgpu::PollStatus::QueueEmpty) };
+        let Some(entry) = state.devices.get(&device.to_bits()) else {
+            return Ok(wgpu::PollStatus::QueueEmpty);
+        };
         let target = index.unwrap_or(entry.submitted);
         if target > entry.submitted {
             return Err(wgpu::PollError::WrongSubmissionIndex(target, entry.submitted));
@@ -228,7 +238,11 @@ fn wait(
         // The answer comes after all mappings that came through before it, and all errors.
         let answer = session.ask_until(deadline, |call| Command::NotifyDone { device, index: target, call });
         if answer.is_none() {
-            return if session.is_dead() { Ok(wgpu::PollStatus::QueueEmpty) } else { Err(wgpu::PollError::Timeout) };
+            return if session.is_dead() {
+                Ok(wgpu::PollStatus::QueueEmpty)
+            } else {
+                Err(wgpu::PollError::Timeout)
+            };
         }
     }
     let empty = session.state().devices.get(&device.to_bits()).is_none_or(|entry| entry.done >= submitted);

@@ -25,7 +25,11 @@ impl ClientRenderPass {
     }
 
     /// Records an operation that reads one buffer.
-    fn with_buffer(&mut self, buffer: &DispatchBuffer, op: impl FnOnce(crate::render::BufferId) -> Op<'static>) {
+    fn with_buffer(
+        &mut self,
+        buffer: &DispatchBuffer,
+        op: impl FnOnce(crate::render::BufferId) -> Op<'static>,
+    ) {
         let object = &dispatched(buffer).object;
         self.recording.keep(object);
         self.recording.op(&op(object.id));
@@ -45,7 +49,12 @@ pub(crate) mod shared {
         recording.op(&Op::SetRenderPipeline { pipeline: object.id });
     }
 
-    pub fn set_bind_group(recording: &mut Recording, index: u32, group: Option<&DispatchBindGroup>, offsets: &[u32]) {
+    pub fn set_bind_group(
+        recording: &mut Recording,
+        index: u32,
+        group: Option<&DispatchBindGroup>,
+        offsets: &[u32],
+    ) {
         let object = group.map(dispatched_bind_group);
         if let Some(object) = object {
             recording.keep(object);
@@ -91,7 +100,12 @@ pub(crate) mod shared {
         });
     }
 
-    pub fn draw_indexed(recording: &mut Recording, indices: Range<u32>, base_vertex: i32, instances: Range<u32>) {
+    pub fn draw_indexed(
+        recording: &mut Recording,
+        indices: Range<u32>,
+        base_vertex: i32,
+        instances: Range<u32>,
+    ) {
         recording.op(&Op::DrawIndexed {
             first_index: indices.start,
             end_index: indices.end,

@@ -40,7 +40,15 @@ impl Scopes {
         let depth = self.open(device, thread).count() as u32;
         self.next += 1;
         let number = self.next;
-        self.scopes.push(Scope { number, device, thread, filter, open: true, commands: Vec::new(), error: None });
+        self.scopes.push(Scope {
+            number,
+            device,
+            thread,
+            filter,
+            open: true,
+            commands: Vec::new(),
+            error: None,
+        });
         depth
     }
 
@@ -88,7 +96,13 @@ impl Scopes {
     }
 
     /// Gives an error of command `sequence` to the scope that it belongs to, or back where there is none.
-    pub fn catch(&mut self, device: u64, sequence: u64, kind: ErrorKind, error: wgpu::Error) -> Option<wgpu::Error> {
+    pub fn catch(
+        &mut self,
+        device: u64,
+        sequence: u64,
+        kind: ErrorKind,
+        error: wgpu::Error,
+    ) -> Option<wgpu::Error> {
         let covers = |scope: &Scope| scope.commands.iter().any(|range| range.contains(&sequence));
         self.give(error, |scope| scope.device == device && scope.filter == kind && covers(scope))
     }

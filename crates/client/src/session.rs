@@ -331,7 +331,9 @@ impl Session {
                 }
             }
             self.flush_locked(out);
-            if let Some(Err(error)) = out.sender.as_mut().map(|sender| sender.wait_for_room(Duration::from_millis(1))) {
+            if let Some(Err(error)) =
+                out.sender.as_mut().map(|sender| sender.wait_for_room(Duration::from_millis(1)))
+            {
                 self.look();
                 self.die(&lost(&error));
             }
@@ -365,7 +367,11 @@ impl Session {
     }
 
     /// Waits until `check` finds what it looks for. `None` where the session ends or time is up first.
-    pub fn wait<T>(&self, deadline: Option<Instant>, mut check: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
+    pub fn wait<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut check: impl FnMut(&mut State) -> Option<T>,
+    ) -> Option<T> {
         let mut state = lock(&self.state);
         loop {
             if let Some(found) = check(&mut state) {
@@ -473,7 +479,11 @@ impl Session {
     }
 
     /// As [`Session::ask`]; `None` also where time is up first.
-    pub fn ask_until(&self, deadline: Option<Instant>, command: impl FnOnce(u32) -> Command) -> Option<Reply> {
+    pub fn ask_until(
+        &self,
+        deadline: Option<Instant>,
+        command: impl FnOnce(u32) -> Command,
+    ) -> Option<Reply> {
         let call = self.next_call();
         let sequence = self.send_question(&command(call));
         self.await_reply(deadline, call, sequence)
@@ -579,7 +589,8 @@ impl Incoming {
     }
 
     fn decode(&mut self, arrivals: &mut Vec<Arrival>) -> Result<(), String> {
-        let wrong = |error: pontoon_wire::DecodeError| format!("the host sent what this client cannot read: {error}");
+        let wrong =
+            |error: pontoon_wire::DecodeError| format!("the host sent what this client cannot read: {error}");
         while let Some((code, body)) = self.frames.next_frame().map_err(wrong)? {
             arrivals.push(match code {
                 code::EVENT => Arrival::Event(pontoon_wire::decode(body).map_err(wrong)?),

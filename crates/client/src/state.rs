@@ -83,7 +83,11 @@ pub(crate) enum Arrival {
 
 impl State {
     /// Takes in one arrival; `download` gives access to mapped ranges in the arena.
-    pub fn take_in(&mut self, arrival: Arrival, place: &dyn Fn(u64, usize) -> Option<crate::mapped::Storage>) {
+    pub fn take_in(
+        &mut self,
+        arrival: Arrival,
+        place: &dyn Fn(u64, usize) -> Option<crate::mapped::Storage>,
+    ) {
         match arrival {
             Arrival::Bytes { map, at, bytes } => {
                 if let Some(pending) = self.maps.get_mut(&map)
@@ -199,6 +203,11 @@ impl From<&hello::Adapter> for crate::adapter::Offer {
     fn from(adapter: &hello::Adapter) -> Self {
         let mut info = adapter.info.clone();
         info.name = format!("{} via Pontoon", info.name);
-        Self { info, features: adapter.features, limits: adapter.limits.clone(), downlevel: adapter.downlevel.clone() }
+        Self {
+            info,
+            features: adapter.features,
+            limits: adapter.limits.clone(),
+            downlevel: adapter.downlevel.clone(),
+        }
     }
 }

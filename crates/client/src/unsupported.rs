@@ -3,12 +3,9 @@
 
 use wgpu::custom::*;
 
-pub(crate) const RAY_TRACING: &str =
-    "Features(EXPERIMENTAL_RAY_QUERY) are required but not enabled on the device; Pontoon does not offer them";
-pub(crate) const MESH_SHADERS: &str =
-    "Features(EXPERIMENTAL_MESH_SHADER) are required but not enabled on the device; Pontoon does not offer them";
-pub(crate) const PIPELINE_CACHE: &str =
-    "Features(PIPELINE_CACHE) are required but not enabled on the device; Pontoon does not offer them, since drivers trust a cache's bytes";
+pub(crate) const RAY_TRACING: &str = "Features(EXPERIMENTAL_RAY_QUERY) are required but not enabled on the device; Pontoon does not offer them";
+pub(crate) const MESH_SHADERS: &str = "Features(EXPERIMENTAL_MESH_SHADER) are required but not enabled on the device; Pontoon does not offer them";
+pub(crate) const PIPELINE_CACHE: &str = "Features(PIPELINE_CACHE) are required but not enabled on the device; Pontoon does not offer them, since drivers trust a cache's bytes";
 
 #[derive(Debug)]
 pub(crate) struct NoPipelineCache;

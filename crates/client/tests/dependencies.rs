@@ -13,7 +13,16 @@ fn no_back_end_is_in_the_tree() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8_lossy(&output.stdout);
     assert!(tree.contains("wgpu v30"), "{tree}");
-    for name in ["ash ", "gpu-allocator ", "glow ", "khronos-egl ", "metal ", "objc2-metal ", "windows ", "pontoon-executor "] {
+    for name in [
+        "ash ",
+        "gpu-allocator ",
+        "glow ",
+        "khronos-egl ",
+        "metal ",
+        "objc2-metal ",
+        "windows ",
+        "pontoon-executor ",
+    ] {
         assert!(!tree.lines().any(|line| line.starts_with(name)), "{name}is in the tree:\n{tree}");
     }
 }

@@ -23,7 +23,8 @@ impl Caller {
         let (pid, uid) = (credentials.pid.as_raw_nonzero().get(), credentials.uid.as_raw());
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let name = read("comm");
-        let name = if name.trim().is_empty() { "?".into() } else { name.trim().replace(char::is_control, "?") };
+        let name =
+            if name.trim().is_empty() { "?".into() } else { name.trim().replace(char::is_control, "?") };
         Ok(match container(&read("cgroup")) {
             Some(id) => {
                 let short = &id[..12];
@@ -32,7 +33,9 @@ impl Caller {
                     description: format!("{name} (pid {pid}, uid {uid}, container {short})"),
                 }
             }
-            None => Self { tenant: format!("uid:{uid}"), description: format!("{name} (pid {pid}, uid {uid})") },
+            None => {
+                Self { tenant: format!("uid:{uid}"), description: format!("{name} (pid {pid}, uid {uid})") }
+            }
         })
     }
 }

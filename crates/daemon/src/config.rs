@@ -78,7 +78,14 @@ pub struct Gpu {
 
 impl Default for Gpu {
     fn default() -> Self {
-        Self { backend: Backend::Gpu, adapter: None, require_gpu: false, pool: 2, worker_uid: 65534, worker_gid: 65534 }
+        Self {
+            backend: Backend::Gpu,
+            adapter: None,
+            require_gpu: false,
+            pool: 2,
+            worker_uid: 65534,
+            worker_gid: 65534,
+        }
     }
 }
 
@@ -174,7 +181,9 @@ impl Config {
                 return Err(format!("{key} is {value}, the maximum is 86400 (a day)"));
             }
         }
-        for (key, value) in [("limits.upload_bytes", limits.upload_bytes), ("limits.download_bytes", limits.download_bytes)] {
+        for (key, value) in
+            [("limits.upload_bytes", limits.upload_bytes), ("limits.download_bytes", limits.download_bytes)]
+        {
             if !value.is_multiple_of(4096) || !((1 << 20)..=(1 << 36)).contains(&value) {
                 return Err(format!("{key} is {value}; it must be a multiple of 4096 from 1 MiB to 64 GiB"));
             }
@@ -185,7 +194,10 @@ impl Config {
         for token in &self.listen.tokens {
             let len = token.token.len();
             if !(16..=pontoon_wire::limits::MAX_TOKEN_BYTES).contains(&len) {
-                return Err(format!("the token of tenant '{}' has {len} characters; it needs 16 to 512", token.tenant));
+                return Err(format!(
+                    "the token of tenant '{}' has {len} characters; it needs 16 to 512",
+                    token.tenant
+                ));
             }
         }
         Ok(())

@@ -59,7 +59,11 @@ pub enum Notice {
 ///
 /// # Errors
 /// What the system said; the other side is gone.
-pub fn send<T: Serialize>(socket: impl AsFd, message: &T, descriptors: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+pub fn send<T: Serialize>(
+    socket: impl AsFd,
+    message: &T,
+    descriptors: &[BorrowedFd<'_>],
+) -> std::io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     let sent = match descriptors {
         [] => pontoon_transport::send_all(socket, &bytes),

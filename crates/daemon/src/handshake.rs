@@ -88,9 +88,18 @@ pub type Refused = Option<(RefusalKind, String)>;
 ///
 /// # Errors
 /// What to refuse it with.
-pub fn greet(connection: &Connection, tokens: &[Token], patience: Duration) -> Result<(Hello, Caller), Refused> {
+pub fn greet(
+    connection: &Connection,
+    tokens: &[Token],
+    patience: Duration,
+) -> Result<(Hello, Caller), Refused> {
     let deadline = Instant::now() + patience;
-    let malformed = |what: String| Some((RefusalKind::Malformed, format!("this is a Pontoon host, and the first words were no Hello: {what}")));
+    let malformed = |what: String| {
+        Some((
+            RefusalKind::Malformed,
+            format!("this is a Pontoon host, and the first words were no Hello: {what}"),
+        ))
+    };
     let mut header = [0; FRAME_HEADER];
     read_exact(connection, &mut header, deadline)?;
     let header = Header::decode(header, MAX_HELLO_BODY).map_err(|error| malformed(error.to_string()))?;
@@ -141,14 +150,18 @@ fn pontoon_wire_version(body: &[u8]) -> Option<u32> {
 fn by_token(socket: &TcpStream, hello: &Hello, tokens: &[Token]) -> Result<Caller, Refused> {
     let unauthorized = |message: &str| Err(Some((RefusalKind::Unauthorized, message.to_owned())));
     if hello.token.is_empty() {
-        return unauthorized("a token is needed over TCP: set PONTOON_TOKEN to one from the host's configuration");
+        return unauthorized(
+            "a token is needed over TCP: set PONTOON_TOKEN to one from the host's configuration",
+        );
     }
     // Every token is compared, each in a time that does not depend on where it differs.
     let found = tokens.iter().fold(None, |found, token| {
         if same(token.token.as_bytes(), hello.token.as_bytes()) { Some(token) } else { found }
     });
     let Some(token) = found else {
-        return unauthorized("the token is not one of this host's: check PONTOON_TOKEN against its configuration");
+        return unauthorized(
+            "the token is not one of this host's: check PONTOON_TOKEN against its configuration",
+        );
     };
     let address = socket.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
     Ok(Caller { tenant: token.tenant.clone(), description: format!("{} from {address}", token.tenant) })

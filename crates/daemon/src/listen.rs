@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use pontoon_wire::hello::RefusalKind;
 
+use crate::Error;
 use crate::config::Token;
 use crate::handshake::{Connection, greet};
 use crate::session::Registry;
-use crate::Error;
 
 /// Callers that may be about to say who they are at once; more are hung up on.
 const MAX_GREETINGS: usize = 128;
@@ -36,7 +36,8 @@ impl Door {
     fn open(self: &Arc<Self>, connection: Connection) {
         if self.greetings.fetch_add(1, Ordering::Relaxed) >= MAX_GREETINGS {
             self.greetings.fetch_sub(1, Ordering::Relaxed);
-            return connection.refuse(RefusalKind::Busy, "too many callers are connecting at once: try again");
+            return connection
+                .refuse(RefusalKind::Busy, "too many callers are connecting at once: try again");
         }
         let door = self.clone();
         let guide = std::thread::Builder::new().name("session".into());

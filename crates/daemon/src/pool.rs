@@ -146,7 +146,10 @@ impl Pool {
             Ok(Some((Notice::Ready { adapters, weaknesses, confinement_micros }, _))) => {
                 let mut state = self.lock();
                 if !std::mem::replace(&mut state.weaknesses_told, true) {
-                    log::info!("workers are confined (in {confinement_micros} µs); serving {}", names(&adapters));
+                    log::info!(
+                        "workers are confined (in {confinement_micros} µs); serving {}",
+                        names(&adapters)
+                    );
                     weaknesses.iter().for_each(|weakness| log::warn!("sandbox: {weakness}"));
                 }
                 state.adapters = adapters;
@@ -160,7 +163,8 @@ impl Pool {
                 self.failed(message);
             }
             _ => {
-                let status = worker.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                let status =
+                    worker.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
                 self.failed(format!("a worker ended before it was ready: {status}"));
             }
         }

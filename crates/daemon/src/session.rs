@@ -65,7 +65,9 @@ impl Registry {
         let Limits { sessions, sessions_per_tenant, .. } = self.limits;
         let (last, entries) = &mut *state;
         if entries.len() >= sessions {
-            return Err(format!("the host serves {sessions} sessions, its limit (limits.sessions): try again later"));
+            return Err(format!(
+                "the host serves {sessions} sessions, its limit (limits.sessions): try again later"
+            ));
         }
         let own = entries.values().filter(|entry| entry.caller.tenant == caller.tenant).count();
         if own >= sessions_per_tenant {
@@ -110,9 +112,16 @@ impl Registry {
     }
 
     /// Gives the connection to a worker.
-    fn hand_over(&self, session: u64, connection: &Connection, shared_memory: bool) -> Result<Worker, String> {
+    fn hand_over(
+        &self,
+        session: u64,
+        connection: &Connection,
+        shared_memory: bool,
+    ) -> Result<Worker, String> {
         let memory = match shared_memory {
-            true => Some(Memory::create(&self.limits).map_err(|error| format!("no memory to share: {error}"))?),
+            true => {
+                Some(Memory::create(&self.limits).map_err(|error| format!("no memory to share: {error}"))?)
+            }
             false => None,
         };
         if let Some(memory) = &memory {
@@ -121,7 +130,8 @@ impl Registry {
         // A worker that was ready may have been killed since: then the next one serves.
         for _ in 0..3 {
             let mut worker = self.pool.take()?;
-            let (page, fd) = Page::create().map_err(|error| format!("no memory for the session's accounts: {error}"))?;
+            let (page, fd) =
+                Page::create().map_err(|error| format!("no memory for the session's accounts: {error}"))?;
             let order = Order::Serve {
                 session,
                 limits: self.limits.clone(),
@@ -159,7 +169,11 @@ impl Registry {
         if let Some(row) = used {
             log::info!(
                 "session {number} over after {:.1} s: {message} ({} commands, {} round trips, {:.2} s of GPU, {} errors)",
-                row.seconds, row.commands, row.round_trips, row.gpu_seconds, row.errors
+                row.seconds,
+                row.commands,
+                row.round_trips,
+                row.gpu_seconds,
+                row.errors
             );
         }
     }
@@ -248,7 +262,8 @@ fn await_end(worker: &Worker, connection: &Connection) -> Option<(String, bool)>
         }
         let guest = if deadline.is_some() { PollFlags::empty() } else { PollFlags::RDHUP };
         let mut set = [PollFd::new(&worker.control, PollFlags::IN), PollFd::new(connection, guest)];
-        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        let timeout =
+            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match rustix::event::poll(&mut set[..if deadline.is_some() { 1 } else { 2 }], timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(_) => return None,

@@ -118,7 +118,8 @@ fn confine_and_open(options: &Options) -> Result<(Host, Notice), String> {
             .map_err(|error| format!("finding the groups that may use the GPU: {error}"))?;
         policy.user = Some(identity);
     }
-    let warm_up = pontoon_sandbox::enter(&policy).map_err(|error| format!("the sandbox cannot be entered: {error}"))?;
+    let warm_up =
+        pontoon_sandbox::enter(&policy).map_err(|error| format!("the sandbox cannot be entered: {error}"))?;
     let (mut host, adapters) = open_host(options);
     if options.require_gpu {
         host.retain(|info| info.device_type != wgpu::DeviceType::Cpu);
@@ -136,7 +137,9 @@ fn confine_and_open(options: &Options) -> Result<(Host, Notice), String> {
         weaknesses: report
             .weaknesses()
             .map(|finding| format!("{}: {} ({})", finding.mechanism, finding.level, finding.detail))
-            .chain(report.unreachable_devices.iter().map(|device| format!("{device} is there but cannot be opened by workers: another adapter serves")))
+            .chain(report.unreachable_devices.iter().map(|device| {
+                format!("{device} is there but cannot be opened by workers: another adapter serves")
+            }))
             .collect(),
         confinement_micros: report.enter_micros + report.seal_micros,
     };
@@ -165,24 +168,38 @@ fn serve(host: Host, order: Order, descriptors: Vec<OwnedFd>, control: &OwnedFd)
         return Err(untold("the supervisor passed no connection".into()));
     };
     let page = Page::open(accounts.as_fd()).map_err(|error| untold(error.to_string()))?;
-    let socket = Arc::new(if tcp { Socket::Tcp(connection.into()) } else { Socket::Unix(UnixStream::from(connection)) });
-    let watchdog = Watchdog::start(limits.command_seconds, control).map_err(|error| untold(error.to_string()))?;
+    let socket = Arc::new(if tcp {
+        Socket::Tcp(connection.into())
+    } else {
+        Socket::Unix(UnixStream::from(connection))
+    });
+    let watchdog =
+        Watchdog::start(limits.command_seconds, control).map_err(|error| untold(error.to_string()))?;
     let mut welcome = Vec::new();
     let offer = Welcome { session, adapters: host.offers(), bytes_in_flight: limits.bytes_in_flight };
     frame::put_encoded(&mut welcome, code::WELCOME, &offer);
     send_all(&*socket, &welcome).map_err(|error| untold(error.to_string()))?;
     let link = match (shared, <[OwnedFd; 3]>::try_from(descriptors.collect::<Vec<_>>())) {
         (Some(layout), Ok(descriptors)) => open_shared(&socket, layout, descriptors),
-        _ => Ok((Sender::stream(socket.clone()), Receiver::stream(socket), Box::new(NoArena) as Box<dyn Arena>)),
+        _ => Ok((
+            Sender::stream(socket.clone()),
+            Receiver::stream(socket),
+            Box::new(NoArena) as Box<dyn Arena>,
+        )),
     };
     let (sender, receiver, arena) = link.map_err(|error| untold(error.to_string()))?;
     let session = Session::new(Rc::new(host), limits.executor(), arena);
-    Service { session, sender, receiver, frames: FrameBuffer::default(), page, watchdog, bytes: 0 }.run(control)
+    Service { session, sender, receiver, frames: FrameBuffer::default(), page, watchdog, bytes: 0 }
+        .run(control)
 }
 
 type Link = (Sender, Receiver, Box<dyn Arena>);
 
-fn open_shared(socket: &Arc<Socket>, layout: SharedLayout, [memory, to_host, to_guest]: [OwnedFd; 3]) -> Result<Link, LinkError> {
+fn open_shared(
+    socket: &Arc<Socket>,
+    layout: SharedLayout,
+    [memory, to_host, to_guest]: [OwnedFd; 3],
+) -> Result<Link, LinkError> {
     let shared = Shared::open(memory, sizes(layout))?;
     let (producer, consumer) = shared.rings(Side::Host)?;
     let arena = SharedArena { upload: shared.upload()?, download: shared.download()? };
@@ -323,7 +340,11 @@ impl Service {
     /// Tells the guest why its session ends, if it listens within a second.
     fn tell(&mut self, message: &str) -> bool {
         let deadline = Instant::now() + Duration::from_secs(1);
-        frame::put_encoded(self.session.outbox(), code::EVENT, &Event::End { message: Message::cut(message) });
+        frame::put_encoded(
+            self.session.outbox(),
+            code::EVENT,
+            &Event::End { message: Message::cut(message) },
+        );
         let bytes = std::mem::take(self.session.outbox());
         let mut rest = &bytes[..];
         while Instant::now() < deadline {

@@ -23,14 +23,15 @@ impl Session {
     ) -> Result<(), End> {
         self.usage.add_object(&self.limits)?;
         let tables = &self.tables;
-        let mut encoder =
-            tables.devices.get(device)?.device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
+        let mut encoder = tables.devices.get(device)?.device.create_render_bundle_encoder(
+            &wgpu::RenderBundleEncoderDescriptor {
                 label: label(&desc.encoder_label),
                 color_formats: &desc.color_formats,
                 depth_stencil: desc.depth_stencil,
                 sample_count: desc.sample_count,
                 multiview: desc.multiview,
-            });
+            },
+        );
         let mut reader = Reader::new(&desc.ops);
         let mut charges = Charges::new();
         while reader.remaining() > 0 {
@@ -44,8 +45,10 @@ impl Session {
             Ok(bundle) => bundle,
             Err(panic) => {
                 let message = crate::errors::panic_message(&*panic);
-                let message = message.strip_prefix("Error in RenderBundleEncoder::finish: ").unwrap_or(message);
-                let report = Report::Error { device, kind: ErrorKind::Validation, message: message.to_owned() };
+                let message =
+                    message.strip_prefix("Error in RenderBundleEncoder::finish: ").unwrap_or(message);
+                let report =
+                    Report::Error { device, kind: ErrorKind::Validation, message: message.to_owned() };
                 self.reports.push(report);
                 let device = &tables.devices.get(device)?.device;
                 let empty = device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
@@ -67,15 +70,19 @@ fn charges_of(tables: &Tables, op: &Op<'_>) -> Charges {
             return tables.bind_groups.get(*id).map(|group| group.charges.clone()).unwrap_or_default();
         }
         Op::SetVertexBuffer { buffer, .. } => *buffer,
-        Op::SetIndexBuffer { buffer, .. } | Op::DrawIndirect { buffer, .. } | Op::DrawIndexedIndirect { buffer, .. } => {
-            Some(*buffer)
-        }
+        Op::SetIndexBuffer { buffer, .. }
+        | Op::DrawIndirect { buffer, .. }
+        | Op::DrawIndexedIndirect { buffer, .. } => Some(*buffer),
         _ => None,
     };
     buffer.and_then(|id| tables.buffers.get(id).ok()).map(|entry| entry.charge.clone()).into_iter().collect()
 }
 
-fn record<'a>(tables: &'a Tables, encoder: &mut wgpu::RenderBundleEncoder<'a>, op: &Op<'_>) -> Result<(), End> {
+fn record<'a>(
+    tables: &'a Tables,
+    encoder: &mut wgpu::RenderBundleEncoder<'a>,
+    op: &Op<'_>,
+) -> Result<(), End> {
     match op {
         Op::SetRenderPipeline { pipeline } => encoder.set_pipeline(tables.render_pipelines.get(*pipeline)?),
         Op::SetBindGroup { index, group, offsets: words } => {

@@ -45,7 +45,7 @@ impl Session {
                     notify: Default::default(),
                 };
                 self.tables.devices.insert(id, entry)?;
-                Ok(reply)
+                Ok(Box::new(reply))
             }
             Err(message) => {
                 self.usage.objects -= 1;
@@ -151,8 +151,10 @@ impl Session {
                 tables.views.insert(id, Keeper { object, charges })
             }
             C::CreateExternalTexture { device, id, desc, planes } => {
-                let planes =
-                    planes.iter().map(|plane| Ok(&tables.views.get(*plane)?.object)).collect::<Result<Vec<_>, End>>()?;
+                let planes = planes
+                    .iter()
+                    .map(|plane| Ok(&tables.views.get(*plane)?.object))
+                    .collect::<Result<Vec<_>, End>>()?;
                 let device = &tables.devices.get(device)?.device;
                 let texture = device.create_external_texture(&desc.map_label(label), &planes);
                 tables.external_textures.insert(id, texture)
@@ -189,7 +191,7 @@ impl Session {
         } else {
             self.reports.push(out_of_memory(device_id, "buffer", desc.size, self.memory.get(), &self.limits));
             // An object that `wgpu` knows to be invalid: whoever uses it hears so, as after any failed creation.
-            (desc.size, desc.mapped_at_creation) = (u64::MAX & !3, false);
+            (desc.size, desc.mapped_at_creation) = (!3, false);
             self.reports.quietly(|| device.create_buffer(&desc))
         };
         let charge = charge.unwrap_or_else(|| Charge::nothing(&self.memory));
@@ -201,7 +203,10 @@ impl Session {
         &mut self,
         device_id: Id<kind::Device>,
         id: Id<kind::Texture>,
-        desc: wgt::TextureDescriptor<Label, List<wgt::TextureFormat, { pontoon_wire::limits::MAX_VIEW_FORMATS }>>,
+        desc: wgt::TextureDescriptor<
+            Label,
+            List<wgt::TextureFormat, { pontoon_wire::limits::MAX_VIEW_FORMATS }>,
+        >,
     ) -> Result<(), End> {
         let device = &self.tables.devices.get(device_id)?.device;
         let mut desc = desc.map_label_and_view_formats(label, |formats| &formats[..]);
@@ -253,7 +258,9 @@ fn out_of_memory(
 fn open_device(adapter: &wgpu::Adapter, desc: &DeviceRequest) -> Result<(wgpu::Device, wgpu::Queue), String> {
     let denied = desc.features - OFFERED_FEATURES;
     if !denied.is_empty() {
-        return Err(format!("Pontoon does not offer the features {denied}: they would let a guest past validation"));
+        return Err(format!(
+            "Pontoon does not offer the features {denied}: they would let a guest past validation"
+        ));
     }
     let desc = wgpu::DeviceDescriptor {
         label: label(&desc.label),
@@ -293,7 +300,9 @@ fn charges_of(tables: &Tables, entries: &[BindGroupEntry]) -> Result<Charges, En
     for entry in entries {
         match &entry.resource {
             BindingResource::Buffer(part) => charges.push(tables.buffers.get(part.buffer)?.charge.clone()),
-            BindingResource::TextureView(id) => charges.extend(tables.views.get(*id)?.charges.iter().cloned()),
+            BindingResource::TextureView(id) => {
+                charges.extend(tables.views.get(*id)?.charges.iter().cloned())
+            }
             BindingResource::Sampler(_) | BindingResource::ExternalTexture(_) => {}
         }
     }
@@ -312,7 +321,9 @@ fn resolve_entries<'a>(
                 size: part.size,
             }),
             BindingResource::Sampler(id) => wgpu::BindingResource::Sampler(tables.samplers.get(*id)?),
-            BindingResource::TextureView(id) => wgpu::BindingResource::TextureView(&tables.views.get(*id)?.object),
+            BindingResource::TextureView(id) => {
+                wgpu::BindingResource::TextureView(&tables.views.get(*id)?.object)
+            }
             BindingResource::ExternalTexture(id) => {
                 wgpu::BindingResource::ExternalTexture(tables.external_textures.get(*id)?)
             }

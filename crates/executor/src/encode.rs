@@ -1,6 +1,8 @@
 //! Command encoders and their passes: recorded operations, resolved and executed one by one.
 
-use pontoon_wire::command::{BufferLocation, ComputePassDesc, RenderPassDesc, TextureLocation, TimestampWrites, Transitions};
+use pontoon_wire::command::{
+    BufferLocation, ComputePassDesc, RenderPassDesc, TextureLocation, TimestampWrites, Transitions,
+};
 use pontoon_wire::limits::MAX_DYNAMIC_OFFSETS;
 use pontoon_wire::ops::Words;
 use pontoon_wire::{Id, Op, Reader, frame, handle as kind};
@@ -22,6 +24,7 @@ pub(crate) struct Recording {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one lives in each recording, whatever it is")]
 enum Pass {
     None,
     Compute(wgpu::ComputePass<'static>),
@@ -39,11 +42,14 @@ fn misplaced(op: &Op<'_>, place: &str) -> End {
 }
 
 /// Dynamic offsets, out of the wire's bytes.
-pub(crate) fn offsets<'a>(words: &Words<'_>, room: &'a mut [u32; MAX_DYNAMIC_OFFSETS]) -> Result<&'a [u32], End> {
+pub(crate) fn offsets<'a>(
+    words: &Words<'_>,
+    room: &'a mut [u32; MAX_DYNAMIC_OFFSETS],
+) -> Result<&'a [u32], End> {
     let len = words.len();
-    let offsets = room
-        .get_mut(..len)
-        .ok_or_else(|| End::Violation(format!("{len} dynamic offsets, the maximum is {MAX_DYNAMIC_OFFSETS}")))?;
+    let offsets = room.get_mut(..len).ok_or_else(|| {
+        End::Violation(format!("{len} dynamic offsets, the maximum is {MAX_DYNAMIC_OFFSETS}"))
+    })?;
     offsets.iter_mut().zip(words.iter()).for_each(|(offset, word)| *offset = word);
     Ok(offsets)
 }
@@ -51,12 +57,20 @@ pub(crate) fn offsets<'a>(words: &Words<'_>, room: &'a mut [u32; MAX_DYNAMIC_OFF
 impl Tables {
     /// Part of a buffer, whose range was checked.
     #[inline]
-    pub fn slice(&self, id: Id<kind::Buffer>, offset: u64, size: Option<u64>) -> Result<BufferSlice<'_>, End> {
+    pub fn slice(
+        &self,
+        id: Id<kind::Buffer>,
+        offset: u64,
+        size: Option<u64>,
+    ) -> Result<BufferSlice<'_>, End> {
         let entry = self.buffers.get(id)?;
         let end = size.map_or(Some(entry.size), |size| offset.checked_add(size));
         match end {
             Some(end) if offset < end && end <= entry.size => Ok(entry.buffer.slice(offset..end)),
-            _ => Err(End::Violation(format!("part {offset}+{size:?} of buffer {id:?} of {} bytes", entry.size))),
+            _ => Err(End::Violation(format!(
+                "part {offset}+{size:?} of buffer {id:?} of {} bytes",
+                entry.size
+            ))),
         }
     }
 
@@ -108,7 +122,10 @@ impl Tables {
                 Ok(Some(wgpu::RenderPassColorAttachment {
                     view: &self.views.get(target.view)?.object,
                     depth_slice: target.depth_slice,
-                    resolve_target: target.resolve_target.map(|id| Ok::<_, End>(&self.views.get(id)?.object)).transpose()?,
+                    resolve_target: target
+                        .resolve_target
+                        .map(|id| Ok::<_, End>(&self.views.get(id)?.object))
+                        .transpose()?,
                     ops: operations(target.clear, target.store),
                 }))
             })
@@ -220,7 +237,9 @@ impl Recording {
             }
             // `wgpu` invalidates an encoder that is used while a pass is open, and says so when it is
             // finished. What two open passes record goes nowhere then.
-            (Op::BeginComputePass { desc }, _) => self.begin(|encoder| tables.begin_compute(encoder, &desc.0)),
+            (Op::BeginComputePass { desc }, _) => {
+                self.begin(|encoder| tables.begin_compute(encoder, &desc.0))
+            }
             (Op::BeginRenderPass { desc }, _) => self.begin(|encoder| tables.begin_render(encoder, &desc.0)),
             (op, _) if is_encoders(op) => encoder(tables, &mut self.encoder, op),
             _ if self.confused => Ok(()),
@@ -230,7 +249,10 @@ impl Recording {
         }
     }
 
-    fn begin(&mut self, begin: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<Pass, End>) -> Result<(), End> {
+    fn begin(
+        &mut self,
+        begin: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<Pass, End>,
+    ) -> Result<(), End> {
         let pass = begin(&mut self.encoder)?;
         match self.pass {
             Pass::None => self.pass = pass,
@@ -255,7 +277,9 @@ fn compute(tables: &Tables, pass: &mut wgpu::ComputePass<'static>, op: &Op<'_>) 
         Op::InsertDebugMarker { label } => pass.insert_debug_marker(label),
         Op::PushDebugGroup { label } => pass.push_debug_group(label),
         Op::PopDebugGroup {} => pass.pop_debug_group(),
-        Op::WriteTimestamp { query_set, index } => pass.write_timestamp(tables.query_sets.get(*query_set)?, *index),
+        Op::WriteTimestamp { query_set, index } => {
+            pass.write_timestamp(tables.query_sets.get(*query_set)?, *index)
+        }
         Op::BeginPipelineStatisticsQuery { query_set, index } => {
             pass.begin_pipeline_statistics_query(tables.query_sets.get(*query_set)?, *index);
         }
@@ -295,7 +319,10 @@ fn render(tables: &Tables, pass: &mut wgpu::RenderPass<'static>, op: &Op<'_>) ->
             pass.draw_indexed(*first_index..*end_index, *base_vertex, *first_instance..*end_instance);
         }
         Op::ExecuteBundles { bundles } => {
-            let bundles = bundles.iter().map(|id| Ok(&tables.bundles.get(id)?.object)).collect::<Result<Vec<_>, End>>()?;
+            let bundles = bundles
+                .iter()
+                .map(|id| Ok(&tables.bundles.get(id)?.object))
+                .collect::<Result<Vec<_>, End>>()?;
             pass.execute_bundles(bundles);
         }
         Op::BeginOcclusionQuery { index } => pass.begin_occlusion_query(*index),
@@ -303,7 +330,9 @@ fn render(tables: &Tables, pass: &mut wgpu::RenderPass<'static>, op: &Op<'_>) ->
         Op::InsertDebugMarker { label } => pass.insert_debug_marker(label),
         Op::PushDebugGroup { label } => pass.push_debug_group(label),
         Op::PopDebugGroup {} => pass.pop_debug_group(),
-        Op::WriteTimestamp { query_set, index } => pass.write_timestamp(tables.query_sets.get(*query_set)?, *index),
+        Op::WriteTimestamp { query_set, index } => {
+            pass.write_timestamp(tables.query_sets.get(*query_set)?, *index)
+        }
         Op::BeginPipelineStatisticsQuery { query_set, index } => {
             pass.begin_pipeline_statistics_query(tables.query_sets.get(*query_set)?, *index);
         }
@@ -345,21 +374,26 @@ fn encoder(tables: &Tables, encoder: &mut wgpu::CommandEncoder, op: &Op<'_>) -> 
             encoder.copy_buffer_to_buffer(source, *source_offset, destination, *destination_offset, *size);
         }
         Op::CopyBufferToTexture { source, destination, size } => {
-            let (source, destination) = (tables.buffer_location(&source.0)?, tables.texture_location(&destination.0)?);
+            let (source, destination) =
+                (tables.buffer_location(&source.0)?, tables.texture_location(&destination.0)?);
             encoder.copy_buffer_to_texture(source, destination, *size.0);
         }
         Op::CopyTextureToBuffer { source, destination, size } => {
-            let (source, destination) = (tables.texture_location(&source.0)?, tables.buffer_location(&destination.0)?);
+            let (source, destination) =
+                (tables.texture_location(&source.0)?, tables.buffer_location(&destination.0)?);
             encoder.copy_texture_to_buffer(source, destination, *size.0);
         }
         Op::CopyTextureToTexture { source, destination, size } => {
-            let (source, destination) = (tables.texture_location(&source.0)?, tables.texture_location(&destination.0)?);
+            let (source, destination) =
+                (tables.texture_location(&source.0)?, tables.texture_location(&destination.0)?);
             encoder.copy_texture_to_texture(source, destination, *size.0);
         }
         Op::ClearTexture { texture, range } => {
             encoder.clear_texture(&tables.textures.get(*texture)?.texture, &range.0);
         }
-        Op::ClearBuffer { buffer, offset, size } => encoder.clear_buffer(tables.buffer(*buffer)?, *offset, *size),
+        Op::ClearBuffer { buffer, offset, size } => {
+            encoder.clear_buffer(tables.buffer(*buffer)?, *offset, *size)
+        }
         Op::InsertDebugMarker { label } => encoder.insert_debug_marker(label),
         Op::PushDebugGroup { label } => encoder.push_debug_group(label),
         Op::PopDebugGroup {} => encoder.pop_debug_group(),

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pontoon_wire::Id;
 use pontoon_wire::event::{ErrorKind, Event, Message};
 use pontoon_wire::handle::Device;
-use pontoon_wire::Id;
 
 /// One report of `wgpu`'s.
 #[derive(Debug)]

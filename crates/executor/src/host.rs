@@ -125,7 +125,8 @@ impl Host {
     /// threads. A session that begins afterwards begins sooner.
     pub fn warm_up(&self) {
         let Some(adapter) = self.adapters.first() else { return };
-        let Ok((device, queue)) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))
+        let Ok((device, queue)) =
+            pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))
         else {
             return;
         };

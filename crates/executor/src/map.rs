@@ -30,7 +30,9 @@ impl Session {
     ) -> Result<(), End> {
         let entry = self.tables.buffers.get_mut(id)?;
         if range.start > range.end || range.end > entry.size || entry.mapping.is_some() {
-            return Err(End::Violation(format!("mapping {range:?} of buffer {id:?} which is mapped or shorter")));
+            return Err(End::Violation(format!(
+                "mapping {range:?} of buffer {id:?} which is mapped or shorter"
+            )));
         }
         let mode = if write { wgpu::MapMode::Write } else { wgpu::MapMode::Read };
         entry.mapping = Some(Mapping { map, range: range.clone(), placed: None });

@@ -97,7 +97,8 @@ impl Session {
             if entry.in_flight.is_empty() {
                 entry.staged = 0;
             }
-            overdue |= entry.in_flight.front().is_some_and(|oldest| oldest.since.elapsed().as_secs() >= limit);
+            overdue |=
+                entry.in_flight.front().is_some_and(|oldest| oldest.since.elapsed().as_secs() >= limit);
         }
         // Mappings and losses that `wgpu` reported come before the news that the work is done.
         self.collect_reports();

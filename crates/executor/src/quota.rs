@@ -172,10 +172,19 @@ pub fn texture_bytes<L, V>(desc: &wgpu::wgt::TextureDescriptor<L, V>) -> u64 {
     let is_3d = desc.dimension == wgpu::TextureDimension::D3;
     (0..desc.mip_level_count.min(32)).fold(0u64, |sum, level| {
         let along = |size: u32, block: u32| u64::from((size >> level).max(1).div_ceil(block));
-        let depth = if is_3d { along(desc.size.depth_or_array_layers, 1) } else { desc.size.depth_or_array_layers.into() };
-        [along(desc.size.width, block_width), along(desc.size.height, block_height), depth, desc.sample_count.into()]
-            .into_iter()
-            .fold(block, u64::saturating_mul)
-            .saturating_add(sum)
+        let depth = if is_3d {
+            along(desc.size.depth_or_array_layers, 1)
+        } else {
+            desc.size.depth_or_array_layers.into()
+        };
+        [
+            along(desc.size.width, block_width),
+            along(desc.size.height, block_height),
+            depth,
+            desc.sample_count.into(),
+        ]
+        .into_iter()
+        .fold(block, u64::saturating_mul)
+        .saturating_add(sum)
     })
 }

@@ -191,14 +191,18 @@ impl Session {
             C::FormatFeatures { call, adapter, format } => self.format_features(call, adapter, format)?,
             C::CompilationInfo { call, module } => self.compilation_info(call, module)?,
             C::NotifyDone { device, index, call } => self.notify_done(device, index, call)?,
-            C::MapBuffer { buffer, map, write, offset, size } => self.map(buffer, map, write, offset..offset.saturating_add(size))?,
+            C::MapBuffer { buffer, map, write, offset, size } => {
+                self.map(buffer, map, write, offset..offset.saturating_add(size))?
+            }
             C::UnmapBuffer { buffer } => self.unmap(buffer)?,
             C::WriteTexture { device, destination, layout, size, staged } => {
                 self.write_texture(device, destination, layout, size, staged)?;
             }
             C::FinishEncoder { encoder, id } => self.finish_encoder(encoder, id)?,
             C::CreateRenderBundle { device, id, desc } => self.create_bundle(device, id, &desc)?,
-            C::CreateComputePipeline { device, id, desc } => self.create_compute_pipeline(device, id, &desc)?,
+            C::CreateComputePipeline { device, id, desc } => {
+                self.create_compute_pipeline(device, id, &desc)?
+            }
             C::CreateRenderPipeline { device, id, desc } => self.create_render_pipeline(device, id, &desc)?,
             C::DestroyBuffer { buffer } => self.destroy_buffer(buffer)?,
             C::DestroyTexture { texture } => self.destroy_texture(texture)?,

@@ -55,7 +55,9 @@ impl<K: Kind, T> Table<K, T> {
             return Ok(());
         }
         match self.slots.get_mut(index) {
-            Some(slot) if slot.object.is_none() && slot.generation.checked_add(1) == Some(id.generation()) => {
+            Some(slot)
+                if slot.object.is_none() && slot.generation.checked_add(1) == Some(id.generation()) =>
+            {
                 *slot = Slot { generation: id.generation(), object };
                 Ok(())
             }

@@ -43,7 +43,11 @@ impl Session {
         let WriteBuffer { buffer, offset, total, at, payload } = piece;
         let write = match self.write.take() {
             None if at == 0 => Write { buffer, offset, total, at, rejected: false },
-            Some(write) if (write.buffer, write.offset, write.total, write.at) == (buffer, offset, total, at) => write,
+            Some(write)
+                if (write.buffer, write.offset, write.total, write.at) == (buffer, offset, total, at) =>
+            {
+                write
+            }
             _ => return Err(End::Violation("pieces of buffer writes are out of order".into())),
         };
         let rejected = match payload {
@@ -83,7 +87,8 @@ impl Session {
 
     fn is_out_of_range(&self, id: Id<kind::Buffer>, offset: u64, total: u64) -> Result<bool, End> {
         let entry = self.tables.buffers.get(id)?;
-        let aligned = offset.is_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT) && total.is_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
+        let aligned = offset.is_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT)
+            && total.is_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
         let fits = offset.checked_add(total).is_some_and(|end| end <= entry.size);
         Ok(!aligned || !fits || !entry.usage.contains(wgpu::BufferUsages::COPY_DST))
     }

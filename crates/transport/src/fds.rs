@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 
 use crate::Error;
@@ -40,12 +41,7 @@ pub fn send_with_descriptors(
     let mut sent = 0;
     while sent < bytes.len() {
         let result = rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(
-                &socket,
-                &[IoSlice::new(&bytes[sent..])],
-                &mut control,
-                SendFlags::NOSIGNAL,
-            )
+            rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes[sent..])], &mut control, SendFlags::NOSIGNAL)
         });
         sent += result.map_err(Error::io("sending on a unix socket"))?;
         control.clear();

@@ -52,8 +52,14 @@ impl Socket {
 #[derive(Debug)]
 enum Out {
     #[cfg(target_os = "linux")]
-    Ring { producer: Producer, bell: Bell },
-    Stream { pending: Vec<u8>, sent: usize },
+    Ring {
+        producer: Producer,
+        bell: Bell,
+    },
+    Stream {
+        pending: Vec<u8>,
+        sent: usize,
+    },
 }
 
 /// The sending direction. Nothing here blocks, except [`Sender::wait_for_room`].
@@ -164,7 +170,10 @@ fn send_pending(socket: &Socket, pending: &mut Vec<u8>, sent: &mut usize) -> Res
 #[derive(Debug)]
 enum In {
     #[cfg(target_os = "linux")]
-    Ring { consumer: Consumer, bell: Bell },
+    Ring {
+        consumer: Consumer,
+        bell: Bell,
+    },
     Stream,
 }
 
@@ -302,10 +311,8 @@ fn sleep_on_bell(socket: &Socket, bell: &Bell, timeout: Option<Duration>) -> Res
 }
 
 fn poll(set: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Error> {
-    let timeout = timeout.map(|timeout| Timespec {
-        tv_sec: timeout.as_secs() as i64,
-        tv_nsec: timeout.subsec_nanos().into(),
-    });
+    let timeout = timeout
+        .map(|timeout| Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() });
     match rustix::event::poll(set, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(Error::io("waiting for the peer")(errno)),

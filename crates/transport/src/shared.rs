@@ -40,8 +40,7 @@ impl Sizes {
             return Err(Error::Corrupt("impossible layout"));
         }
         let mut offsets = [PAGE; 5];
-        for (index, size) in
-            [self.to_host, self.to_guest, self.upload, self.download].into_iter().enumerate()
+        for (index, size) in [self.to_host, self.to_guest, self.upload, self.download].into_iter().enumerate()
         {
             offsets[index + 1] = offsets[index] + size;
         }
@@ -72,11 +71,9 @@ impl Shared {
     /// [`Error::Io`] where the system has no memory or no memfd.
     pub fn create(sizes: Sizes) -> Result<(Self, OwnedFd), Error> {
         let [.., len] = sizes.offsets()?;
-        let fd = rustix::fs::memfd_create(
-            c"pontoon-session",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )
-        .map_err(Error::io("creating shared memory"))?;
+        let fd =
+            rustix::fs::memfd_create(c"pontoon-session", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .map_err(Error::io("creating shared memory"))?;
         rustix::fs::ftruncate(&fd, len).map_err(Error::io("sizing shared memory"))?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&fd, seals).map_err(Error::io("sealing shared memory"))?;

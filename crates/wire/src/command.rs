@@ -43,7 +43,11 @@ pub enum Command {
         module: Id<ShaderModule>,
     },
     /// Answered by [`crate::Event::Done`] when the submission and all before it are finished.
-    NotifyDone { device: Id<Device>, index: u64, call: u32 },
+    NotifyDone {
+        device: Id<Device>,
+        index: u64,
+        call: u32,
+    },
     CreateShaderModule {
         device: Id<Device>,
         id: Id<ShaderModule>,

@@ -86,7 +86,7 @@ pub enum ErrorKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// A device was created, or why not.
-    Device(Result<DeviceReply, Message>),
+    Device(Result<Box<DeviceReply>, Message>),
     /// What a texture format can do.
     FormatFeatures(wgpu_types::TextureFormatFeatures),
     /// A shader module's messages.

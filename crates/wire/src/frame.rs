@@ -86,12 +86,15 @@ pub fn put_encoded<T: serde::Serialize>(out: &mut Vec<u8>, code: u8, value: &T) 
     put(out, code, |out| crate::encode(value, out));
 }
 
+/// A whole frame: its code, its body, and how many bytes it takes.
+pub type Whole<'a> = (u8, &'a [u8], usize);
+
 /// The first whole frame in `bytes`: its code, its body, and how many bytes it takes. `None` where it
 /// is not whole yet.
 ///
 /// # Errors
 /// [`DecodeError`] where no valid frame can begin like this.
-pub fn split(bytes: &[u8], max_body: usize) -> Result<Option<(u8, &[u8], usize)>, DecodeError> {
+pub fn split(bytes: &[u8], max_body: usize) -> Result<Option<Whole<'_>>, DecodeError> {
     let Some((header, rest)) = bytes.split_first_chunk::<FRAME_HEADER>() else {
         return Ok(None);
     };

@@ -57,7 +57,9 @@ pub fn uncaptured_errors(gpu: &Gpu) -> Trace {
 
 pub fn shader_errors(gpu: &Gpu) -> Trace {
     let mut trace = Trace::new();
-    for source in ["@compute fn main( {", "fn f() -> u32 { return 1.5; }", "@compute @workgroup_size(1) fn main() {}"] {
+    for source in
+        ["@compute fn main( {", "fn f() -> u32 { return 1.5; }", "@compute @workgroup_size(1) fn main() {}"]
+    {
         let mut messages = String::new();
         let error = gpu.scope(Validation, || {
             let info = pollster::block_on(gpu.shader(source).get_compilation_info());
@@ -87,7 +89,8 @@ pub fn invalid_objects_spread(gpu: &Gpu) -> Trace {
     let group = group.unwrap();
     trace.push(gpu.scope(Validation, || {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("pass"), timestamp_writes: None });
+        let mut pass = encoder
+            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("pass"), timestamp_writes: None });
         pass.set_pipeline(&doubler.pipeline);
         pass.set_bind_group(0, &group, &[]);
         pass.dispatch_workgroups(1, 1, 1);
@@ -102,11 +105,14 @@ pub fn encoder_errors(gpu: &Gpu) -> Trace {
     let mut trace = Trace::new();
     let buffer = gpu.buffer(64, U::COPY_DST);
     // The error of a recording comes with `finish`, not with the operation.
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("copy") });
+    let mut encoder =
+        gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("copy") });
     trace.push(gpu.scope(Validation, || encoder.copy_buffer_to_buffer(&buffer, 0, &buffer, 0, Some(32))));
     let mut commands = None;
     trace.push(gpu.scope(Validation, || commands = Some(encoder.finish())));
-    trace.push(gpu.scope(Validation, || drop(gpu.queue.submit(commands))));
+    trace.push(gpu.scope(Validation, || {
+        gpu.queue.submit(commands);
+    }));
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     pass.dispatch_workgroups(1, 1, 1);
@@ -139,7 +145,8 @@ pub fn encoder_used_under_a_pass(gpu: &Gpu) -> Trace {
     drop(second);
     // Which of the two is told first depends on when the recording travels; that it is invalid does not.
     let error = gpu.scope(Validation, || drop(encoder.finish()));
-    trace.push(format!("{}", error.contains("Encoder is locked by a previously created render/compute pass")));
+    trace
+        .push(format!("{}", error.contains("Encoder is locked by a previously created render/compute pass")));
     gpu.uncaptured();
     trace.push(gpu.scope(Validation, || doubler.run(gpu, 1)));
     trace
@@ -157,13 +164,17 @@ pub fn destroyed_objects(gpu: &Gpu) -> Trace {
     encoder.clear_buffer(&late, 0, None);
     let commands = encoder.finish();
     late.destroy();
-    trace.push(gpu.scope(Validation, || drop(gpu.queue.submit([commands]))));
+    trace.push(gpu.scope(Validation, || {
+        gpu.queue.submit([commands]);
+    }));
     // A dropped object lives on in what was recorded with it.
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let dropped = gpu.buffer(16, U::COPY_DST);
     encoder.clear_buffer(&dropped, 0, None);
     drop(dropped);
-    trace.push(gpu.scope(Validation, || drop(gpu.queue.submit([encoder.finish()]))));
+    trace.push(gpu.scope(Validation, || {
+        gpu.queue.submit([encoder.finish()]);
+    }));
     trace.push(format!("{:?}", gpu.uncaptured()));
     trace
 }
@@ -171,7 +182,9 @@ pub fn destroyed_objects(gpu: &Gpu) -> Trace {
 pub fn device_destroy(gpu: &Gpu) -> Trace {
     let lost = Arc::new(Mutex::new(Vec::new()));
     let sink = lost.clone();
-    gpu.device.set_device_lost_callback(move |reason, message| sink.lock().unwrap().push(format!("{reason:?} {message}")));
+    gpu.device.set_device_lost_callback(move |reason, message| {
+        sink.lock().unwrap().push(format!("{reason:?} {message}"))
+    });
     let doubler = Doubler::new(gpu, 16);
     doubler.run(gpu, 1);
     gpu.wait();
@@ -233,7 +246,11 @@ pub fn scopes_are_per_thread(gpu: &Gpu) -> Trace {
 
 pub fn missing_features(gpu: &Gpu) -> Trace {
     let request = |features, limits| {
-        let desc = wgpu::DeviceDescriptor { required_features: features, required_limits: limits, ..Default::default() };
+        let desc = wgpu::DeviceDescriptor {
+            required_features: features,
+            required_limits: limits,
+            ..Default::default()
+        };
         pollster::block_on(gpu.adapter.request_device(&desc)).map(|_| "a device").unwrap_or("none")
     };
     let absurd = wgpu::Limits { max_bind_groups: 4000, ..Default::default() };

@@ -112,9 +112,11 @@ fn threads_share_an_instance() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..4 {
-                    let (device, queue) = pollster::block_on(gpu.adapter.request_device(&Default::default())).unwrap();
+                    let (device, queue) =
+                        pollster::block_on(gpu.adapter.request_device(&Default::default())).unwrap();
                     let usage = wgpu::BufferUsages::COPY_DST;
-                    let desc = wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false };
+                    let desc =
+                        wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false };
                     queue.write_buffer(&device.create_buffer(&desc), 0, &[1; 64]);
                     queue.submit([]);
                     device.poll(wgpu::PollType::wait_indefinitely()).unwrap();

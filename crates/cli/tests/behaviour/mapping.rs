@@ -10,7 +10,10 @@ use crate::rig::Gpu;
 
 type Answers = Arc<Mutex<Vec<String>>>;
 
-fn note(answers: &Answers, what: &'static str) -> impl FnOnce(Result<(), wgpu::BufferAsyncError>) + Send + 'static {
+fn note(
+    answers: &Answers,
+    what: &'static str,
+) -> impl FnOnce(Result<(), wgpu::BufferAsyncError>) + Send + 'static {
     let answers = answers.clone();
     move |result| answers.lock().unwrap().push(format!("{what}: {result:?}"))
 }
@@ -21,7 +24,12 @@ fn taken(answers: &Answers) -> String {
 
 pub fn mapped_at_creation(gpu: &Gpu) -> Trace {
     let create = |size, usage| {
-        gpu.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: true })
+        gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage,
+            mapped_at_creation: true,
+        })
     };
     let whole = create(64, U::COPY_SRC);
     whole.get_mapped_range_mut(..).unwrap().copy_from_slice(&[5; 64]);
@@ -80,7 +88,11 @@ pub fn partial_ranges(gpu: &Gpu) -> Trace {
     let twice = (target.get_mapped_range(4096..4104).is_ok(), target.get_mapped_range(4096..4104).is_ok());
     target.unmap();
     let after = target.get_mapped_range(4096..4104).map(|_| ()).map_err(|error| error.to_string());
-    vec![taken(&answers), line(gpu, "inner", &inner), format!("{} {twice:?} {}", outer.is_err(), after.is_err())]
+    vec![
+        taken(&answers),
+        line(gpu, "inner", &inner),
+        format!("{} {twice:?} {}", outer.is_err(), after.is_err()),
+    ]
 }
 
 pub fn map_errors(gpu: &Gpu) -> Trace {
@@ -112,7 +124,15 @@ pub fn map_errors(gpu: &Gpu) -> Trace {
     });
     early.unmap();
     let twice = gpu.scope(wgpu::ErrorFilter::Validation, || early.unmap());
-    vec![usage, mode, misaligned, mapped_use, twice, taken(&answers), format!("{unmapped} {:?}", gpu.uncaptured())]
+    vec![
+        usage,
+        mode,
+        misaligned,
+        mapped_use,
+        twice,
+        taken(&answers),
+        format!("{unmapped} {:?}", gpu.uncaptured()),
+    ]
 }
 
 pub fn unmap_before_it_comes_through(gpu: &Gpu) -> Trace {

@@ -183,7 +183,8 @@ pub fn clears_and_copies(gpu: &Gpu) -> Trace {
     let a = gpu.buffer(64, U::COPY_DST | U::COPY_SRC);
     let b = gpu.buffer(64, U::COPY_DST | U::COPY_SRC);
     gpu.queue.write_buffer(&a, 0, &[9; 64]);
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("copies") });
+    let mut encoder =
+        gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("copies") });
     encoder.push_debug_group("group");
     encoder.clear_buffer(&a, 16, Some(16));
     encoder.insert_debug_marker("marker");

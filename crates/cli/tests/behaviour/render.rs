@@ -108,14 +108,23 @@ impl Triangle {
             cache: None,
         });
         let vertices = gpu.buffer(32, U::VERTEX | U::COPY_DST);
-        gpu.queue.write_buffer(&vertices, 0, bytemuck::cast_slice(&[-0.8f32, -0.8, 0.8, -0.8, 0.0, 0.8, 0.9, 0.9]));
+        gpu.queue.write_buffer(
+            &vertices,
+            0,
+            bytemuck::cast_slice(&[-0.8f32, -0.8, 0.8, -0.8, 0.0, 0.8, 0.9, 0.9]),
+        );
         let indices = gpu.buffer(12, U::INDEX | U::COPY_DST);
         gpu.queue.write_buffer(&indices, 0, bytemuck::cast_slice(&[0u16, 1, 2, 1, 3, 2]));
         let depth = Target::new(gpu, wgpu::TextureFormat::Depth32Float, T::RENDER_ATTACHMENT);
         Self { pipeline, vertices, indices, depth }
     }
 
-    fn pass<'a>(&'a self, view: &'a wgpu::TextureView, encoder: &mut wgpu::CommandEncoder, queries: Option<&'a wgpu::QuerySet>) -> wgpu::RenderPass<'static> {
+    fn pass<'a>(
+        &'a self,
+        view: &'a wgpu::TextureView,
+        encoder: &mut wgpu::CommandEncoder,
+        queries: Option<&'a wgpu::QuerySet>,
+    ) -> wgpu::RenderPass<'static> {
         let depth_ops = wgpu::Operations { load: wgpu::LoadOp::Clear(1.0), store: wgpu::StoreOp::Store };
         encoder
             .begin_render_pass(&wgpu::RenderPassDescriptor {
@@ -240,9 +249,18 @@ pub fn textures_round_trip(gpu: &Gpu) -> Trace {
     let part = wgpu::Extent3d { width: 16, height: 8, depth_or_array_layers: 1 };
     let mut at = source.texture.as_image_copy();
     at.origin = wgpu::Origin3d { x: 8, y: 4, z: 0 };
-    gpu.queue.write_texture(at, &[255; 16 * 8 * 4], wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(64), rows_per_image: None }, part);
+    gpu.queue.write_texture(
+        at,
+        &[255; 16 * 8 * 4],
+        wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(64), rows_per_image: None },
+        part,
+    );
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    encoder.copy_texture_to_texture(source.texture.as_image_copy(), copy.texture.as_image_copy(), source.texture.size());
+    encoder.copy_texture_to_texture(
+        source.texture.as_image_copy(),
+        copy.texture.as_image_copy(),
+        source.texture.size(),
+    );
     gpu.queue.submit([encoder.finish()]);
     let short = gpu.scope(wgpu::ErrorFilter::Validation, || {
         gpu.queue.write_texture(source.texture.as_image_copy(), &[0; 12], layout(), source.texture.size());
@@ -260,7 +278,11 @@ pub fn textures_round_trip(gpu: &Gpu) -> Trace {
 
 pub fn occlusion_queries(gpu: &Gpu) -> Trace {
     let (target, triangle) = (color_target(gpu), Triangle::new(gpu));
-    let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Occlusion, count: 2 });
+    let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+        label: None,
+        ty: wgpu::QueryType::Occlusion,
+        count: 2,
+    });
     let results = gpu.buffer(16, U::QUERY_RESOLVE | U::COPY_SRC);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let mut pass = triangle.pass(&target.view, &mut encoder, Some(&set));
@@ -274,7 +296,8 @@ pub fn occlusion_queries(gpu: &Gpu) -> Trace {
     drop(pass);
     encoder.resolve_query_set(&set, 0..2, &results, 0);
     gpu.queue.submit([encoder.finish()]);
-    let seen: Vec<bool> = gpu.fetch(&results).chunks(8).map(|count| count.iter().any(|byte| *byte != 0)).collect();
+    let seen: Vec<bool> =
+        gpu.fetch(&results).chunks(8).map(|count| count.iter().any(|byte| *byte != 0)).collect();
     let seen = if gpu.backend == Backend::Gpu { format!("{seen:?}") } else { "noop".to_owned() };
     set.destroy();
     vec![seen, format!("{:?}", gpu.uncaptured())]
@@ -284,7 +307,11 @@ pub fn timestamps(gpu: &Gpu) -> Trace {
     if !gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
         return vec!["no timestamps".into()];
     }
-    let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 });
+    let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+        label: None,
+        ty: wgpu::QueryType::Timestamp,
+        count: 2,
+    });
     let results = gpu.buffer(16, U::QUERY_RESOLVE | U::COPY_SRC);
     let doubler = crate::programs::Doubler::new(gpu, 65_536);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
@@ -293,14 +320,16 @@ pub fn timestamps(gpu: &Gpu) -> Trace {
         beginning_of_pass_write_index: Some(0),
         end_of_pass_write_index: Some(1),
     };
-    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) });
+    let mut pass = encoder
+        .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) });
     pass.set_pipeline(&doubler.pipeline);
     pass.set_bind_group(0, &doubler.group, &[]);
     pass.dispatch_workgroups(1024, 1, 1);
     drop(pass);
     encoder.resolve_query_set(&set, 0..2, &results, 0);
     gpu.queue.submit([encoder.finish()]);
-    let ticks: Vec<u64> = gpu.fetch(&results).as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let ticks: Vec<u64> =
+        gpu.fetch(&results).as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     let ordered = gpu.backend == Backend::Noop || ticks[0] < ticks[1];
     vec![format!("in order: {ordered}"), format!("{:?}", gpu.uncaptured())]
 }

@@ -160,7 +160,12 @@ impl Daemon {
         let config = folder.path().join("pontoon.toml");
         std::fs::write(&config, "[limits]\nsessions = 512\nsessions_per_tenant = 512\n").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
-        command.arg("serve").arg("--config").arg(&config).arg("--socket").arg(folder.path().join("g/pontoon.sock"));
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .arg("--socket")
+            .arg(folder.path().join("g/pontoon.sock"));
         command.args(["--tcp", "127.0.0.1:0"]).arg("--token-file").arg(&token);
         if backend == Backend::Noop {
             command.arg("--noop");
@@ -172,12 +177,14 @@ impl Daemon {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .expect("pontoon");
+        // From here on the process is waited for, also where the daemon does not come up.
+        let mut daemon = Self { child, folder, address: String::new() };
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let text = std::fs::read_to_string(&log).unwrap();
             if let Some((_, rest)) = text.split_once("listening on tcp:") {
-                let address = rest.lines().next().unwrap().to_owned();
-                return Self { child, folder, address };
+                daemon.address = rest.lines().next().unwrap().to_owned();
+                return daemon;
             }
             assert!(Instant::now() < deadline, "the daemon does not listen: {text}");
             std::thread::sleep(Duration::from_millis(10));

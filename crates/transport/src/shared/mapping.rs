@@ -33,10 +33,9 @@ impl Mapping {
     pub fn new(fd: BorrowedFd<'_>, len: usize) -> Result<Self, Error> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping at a place of the kernel's choice aliases nothing of ours.
-        let start = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0)
-        }
-        .map_err(Error::io("mapping shared memory"))?;
+        let start =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0) }
+                .map_err(Error::io("mapping shared memory"))?;
         NonNull::new(start.cast())
             .map(|start| Self { start, len })
             .ok_or(Error::Corrupt("mapping at address zero"))
@@ -51,11 +50,7 @@ impl Mapping {
         let end = at.checked_add(len as u64);
         match end {
             Some(end) if end <= self.len as u64 => Ok(at as usize),
-            _ => Err(Error::OutOfBounds {
-                at,
-                end: end.unwrap_or(u64::MAX),
-                len: self.len as u64,
-            }),
+            _ => Err(Error::OutOfBounds { at, end: end.unwrap_or(u64::MAX), len: self.len as u64 }),
         }
     }
 
