@@ -1,55 +1,69 @@
-//! What `cargo xtask test --full` adds: suites that are long or live in workspaces of their own.
+//! What `cargo xtask test --full` adds: suites that are long or live in workspaces of their own. They run
+//! against a daemon that is started for them.
+
+use std::process::Command;
+
+use pontoon_testbed::Scratch;
 
 use crate::{
+    demo::{build::Programs, serve},
+    driver::Driver,
     project::Project,
     stages::{Output, Stages},
     test::Env,
 };
 
-/// A command in a folder; skipped where `needs` does not exist.
+/// Seconds that each fuzz target runs.
+const FUZZ_SECONDS: u32 = 1800;
+
+/// A command in a folder; skipped where the folder does not exist.
 struct Suite {
     title: &'static str,
-    needs: &'static str,
     folder: &'static str,
-    cargo: &'static [&'static str],
+    words: Vec<String>,
 }
 
-const SUITES: [Suite; 4] = [
-    Suite {
-        title: "burn over the bridge",
-        needs: "burn/Cargo.toml",
-        folder: "burn",
-        cargo: &["run", "--release"],
-    },
-    Suite {
-        title: "CubeCL's own tests over the bridge",
-        needs: "cubecl-tests/Cargo.toml",
-        folder: "cubecl-tests",
-        cargo: &["test", "--release"],
-    },
-    Suite {
-        title: "fuzzing, briefly",
-        needs: "fuzz/Cargo.toml",
-        folder: "fuzz",
-        cargo: &["test", "--release"],
-    },
-    Suite {
-        title: "soak",
-        needs: "crates/daemon/tests/soak.rs",
-        folder: ".",
-        cargo: &["test", "--release", "-p", "pontoon-daemon", "--test", "soak", "--", "--ignored"],
-    },
-];
+fn suites(address: &str) -> Vec<Suite> {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect();
+    let fuzz = |target: &str| {
+        words(&format!(
+            "cargo fuzz run -s none {target} -- -max_total_time={FUZZ_SECONDS} -max_len=65536 -rss_limit_mb=4096"
+        ))
+    };
+    vec![
+        Suite { title: "burn, natively", folder: "burn", words: words("cargo run -- --native") },
+        Suite { title: "burn, over the bridge", folder: "burn", words: words("cargo run") },
+        Suite {
+            title: "CubeCL's own tests, natively and over the bridge",
+            folder: "cubecl-tests",
+            words: vec!["sh".into(), "compare.sh".into(), address.into()],
+        },
+        Suite { title: "fuzzing the decoder", folder: "fuzz", words: fuzz("decode") },
+        Suite { title: "fuzzing a session", folder: "fuzz", words: fuzz("session") },
+    ]
+}
 
 pub fn run(project: &Project, stages: &mut Stages, env: &Env) -> anyhow::Result<()> {
-    for suite in &SUITES {
-        if !project.has(suite.needs) {
-            stages.skip(suite.title, &format!("there is no {}", suite.needs));
+    let scratch = Scratch::new("full")?;
+    let programs = Programs { host: project.host_programs("debug"), guest: project.guest_programs() };
+    let host = serve::start(&programs, &Driver::find(), scratch.path(), scratch.path())?;
+    for suite in suites(&host.address()) {
+        if !project.has(suite.folder) {
+            stages.skip(suite.title, &format!("there is no folder {}", suite.folder));
             continue;
         }
-        let folder = project.root.join(suite.folder);
-        let mut command = project.cargo_in(&folder, suite.cargo);
-        stages.run(suite.title, Output::Shown, command.envs(env.clone()))?;
+        if suite.folder == "fuzz" && !project.has_cargo_command("fuzz") {
+            stages.skip(suite.title, "cargo-fuzz is missing: cargo install cargo-fuzz");
+            continue;
+        }
+        let mut command = Command::new(&suite.words[0]);
+        command.args(&suite.words[1..]).current_dir(project.root.join(suite.folder));
+        command.envs(env.clone()).env("PONTOON_HOST", host.address()).env("NODEVICE_SELECT", "1");
+        if suite.folder == "fuzz" {
+            // cargo-fuzz wants options of the unstable compiler.
+            command.env("RUSTC_BOOTSTRAP", "1");
+        }
+        stages.run(suite.title, Output::Shown, &mut command)?;
     }
     Ok(())
 }

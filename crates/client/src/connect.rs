@@ -46,7 +46,8 @@ pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
     };
     let mut greeting = Vec::new();
     frame::put_encoded(&mut greeting, code::HELLO, &hello);
-    pontoon_transport::send_all(&socket, &greeting).map_err(|error| broken(error.to_string()))?;
+    // A host that refuses before it hears us out has answered all the same.
+    let _ = pontoon_transport::send_all(&socket, &greeting);
     let mut answers = Answers::default();
     let (mut code, mut body) = answers.next(&socket).map_err(broken)?;
     let mut layout = None;

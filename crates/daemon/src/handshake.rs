@@ -62,6 +62,9 @@ impl Connection {
         let mut frame = Vec::new();
         frame::put_encoded(&mut frame, code::REFUSAL, &Refusal { kind, message: Text::cut(message) });
         let _ = self.write_all(&frame);
+        // Closing a socket with unread bytes would take the refusal back before the caller reads it.
+        let mut unread = [0; MAX_HELLO_BODY];
+        let _ = rustix::net::recv(self, &mut unread, rustix::net::RecvFlags::DONTWAIT);
     }
 
     /// Tells a guest why its session is over, where its worker could not.

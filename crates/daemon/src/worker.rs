@@ -322,12 +322,12 @@ impl Service {
         while sent < bytes.len() {
             sent += self.sender.push(&bytes[sent..])?;
             if sent < bytes.len() {
-                self.sender.wait_for_room(Duration::from_millis(1))?;
+                self.sender.wait_to_send(Duration::from_millis(1))?;
                 self.session.check_overdue()?;
             }
         }
         while !self.sender.flush()? {
-            self.sender.wait_for_room(Duration::from_millis(10))?;
+            self.sender.wait_to_send(Duration::from_millis(10))?;
             self.session.check_overdue()?;
         }
         bytes.clear();
@@ -356,7 +356,7 @@ impl Service {
             if rest.is_empty() && matches!(flushed, Ok(true)) {
                 return true;
             }
-            if flushed.is_err() || self.sender.wait_for_room(Duration::from_millis(5)).is_err() {
+            if flushed.is_err() || self.sender.wait_to_send(Duration::from_millis(5)).is_err() {
                 return false;
             }
         }

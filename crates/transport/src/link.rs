@@ -130,12 +130,25 @@ impl Sender {
     /// # Errors
     /// [`Error::Closed`] or [`Error::Io`]: the connection is over.
     pub fn wait_for_room(&mut self, limit: Duration) -> Result<(), Error> {
+        self.wait(limit, PollFlags::OUT | PollFlags::IN)
+    }
+
+    /// As [`Sender::wait_for_room`], for a side that does not read before it has sent: the peer's bytes do
+    /// not wake it.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] or [`Error::Io`]: the connection is over.
+    pub fn wait_to_send(&mut self, limit: Duration) -> Result<(), Error> {
+        self.wait(limit, PollFlags::OUT)
+    }
+
+    fn wait(&mut self, limit: Duration, stream: PollFlags) -> Result<(), Error> {
         let sent = self.flush()?;
         let (events, limit) = match &self.out {
             #[cfg(target_os = "linux")]
             Out::Ring { .. } => (PollFlags::empty(), limit.min(Duration::from_micros(50))),
             Out::Stream { .. } if sent => return Ok(()),
-            Out::Stream { .. } => (PollFlags::OUT | PollFlags::IN, limit),
+            Out::Stream { .. } => (stream, limit),
         };
         let mut set = [PollFd::new(&*self.socket, events)];
         poll(&mut set, Some(limit))?;

@@ -12,7 +12,7 @@ pub fn run(project: &Project, stages: &mut Stages, host: &Host) -> anyhow::Resul
         stages.skip(title, "there is no burn/Cargo.toml");
         return Ok(());
     }
-    let mut burn = project.cargo_in(&project.root.join("burn"), &["run", "--release"]);
+    let mut burn = project.cargo_in(&project.root.join("burn"), &["run"]);
     burn.env("PONTOON_HOST", host.address());
     stages.run(title, Output::Shown, &mut burn)
 }

@@ -2,12 +2,12 @@
 //!
 //! One file per step: [`build`], [`serve`], [`container`], [`programs`], [`compare`], [`burn`].
 
-mod build;
+pub mod build;
 mod burn;
 mod compare;
 mod container;
 mod programs;
-mod serve;
+pub mod serve;
 
 use std::{fs, path::PathBuf};
 
