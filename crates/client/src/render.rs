@@ -91,12 +91,13 @@ pub(crate) mod shared {
         recording.op(&Op::SetVertexBuffer { slot, buffer, offset, size });
     }
 
+    // A range that ends before it begins is empty, as it is everywhere in Rust.
     pub fn draw(recording: &mut Recording, vertices: Range<u32>, instances: Range<u32>) {
         recording.op(&Op::Draw {
             first_vertex: vertices.start,
-            end_vertex: vertices.end,
+            end_vertex: vertices.end.max(vertices.start),
             first_instance: instances.start,
-            end_instance: instances.end,
+            end_instance: instances.end.max(instances.start),
         });
     }
 
@@ -108,10 +109,10 @@ pub(crate) mod shared {
     ) {
         recording.op(&Op::DrawIndexed {
             first_index: indices.start,
-            end_index: indices.end,
+            end_index: indices.end.max(indices.start),
             base_vertex,
             first_instance: instances.start,
-            end_instance: instances.end,
+            end_instance: instances.end.max(instances.start),
         });
     }
 

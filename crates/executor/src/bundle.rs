@@ -9,7 +9,7 @@ use pontoon_wire::{Id, Op, Reader, handle as kind};
 
 use crate::End;
 use crate::create::label;
-use crate::encode::offsets;
+use crate::encode::{ascending, offsets};
 use crate::errors::Report;
 use crate::quota::Charges;
 use crate::session::{Keeper, Session, Tables};
@@ -98,10 +98,14 @@ fn record<'a>(
             encoder.set_vertex_buffer(*slot, slice);
         }
         Op::Draw { first_vertex, end_vertex, first_instance, end_instance } => {
-            encoder.draw(*first_vertex..*end_vertex, *first_instance..*end_instance);
+            encoder.draw(ascending(*first_vertex, *end_vertex)?, ascending(*first_instance, *end_instance)?);
         }
         Op::DrawIndexed { first_index, end_index, base_vertex, first_instance, end_instance } => {
-            encoder.draw_indexed(*first_index..*end_index, *base_vertex, *first_instance..*end_instance);
+            encoder.draw_indexed(
+                ascending(*first_index, *end_index)?,
+                *base_vertex,
+                ascending(*first_instance, *end_instance)?,
+            );
         }
         Op::DrawIndirect { buffer, offset } => encoder.draw_indirect(tables.buffer(*buffer)?, *offset),
         Op::DrawIndexedIndirect { buffer, offset } => {

@@ -157,22 +157,48 @@ impl Tables {
         Ok(Pass::Render(encoder.begin_render_pass(&desc).forget_lifetime()))
     }
 
-    fn transition(&self, encoder: &mut wgpu::CommandEncoder, hints: &Transitions) -> Result<(), End> {
-        let buffers = hints
-            .buffers
-            .iter()
-            .map(|(id, state)| Ok(wgpu::BufferTransition { buffer: self.buffer(*id)?, state: *state }))
-            .collect::<Result<Vec<_>, End>>()?;
-        let textures = hints
-            .textures
-            .iter()
-            .map(|(id, selector, state)| {
-                let texture = &self.textures.get(*id)?.texture;
-                Ok(wgpu::TextureTransition { texture, selector: selector.clone(), state: *state })
-            })
-            .collect::<Result<Vec<_>, End>>()?;
-        encoder.transition_resources(buffers.into_iter(), textures.into_iter());
+    /// Hints are looked up and then left alone: `wgpu` finds out by itself what a recording uses, and takes
+    /// a wrong hint for granted.
+    fn look_up_hints(&self, hints: &Transitions) -> Result<(), End> {
+        for (id, _) in hints.buffers.iter() {
+            self.buffers.get(*id)?;
+        }
+        for (id, ..) in hints.textures.iter() {
+            self.textures.get(*id)?;
+        }
+        for (id, ..) in hints.views.iter() {
+            self.views.get(*id)?;
+        }
         Ok(())
+    }
+
+    /// A texture and a part that lies within it. `wgpu-core` 30 checks only where a part ends, and takes one
+    /// that begins behind its end out of bounds.
+    fn part(
+        &self,
+        id: Id<kind::Texture>,
+        range: &wgpu::ImageSubresourceRange,
+    ) -> Result<&wgpu::Texture, End> {
+        let texture = &self.textures.get(id)?.texture;
+        let within = |base: u32, count: Option<u32>, all: u32| {
+            let end = count.map_or(Some(all), |count| base.checked_add(count));
+            end.is_some_and(|end| base < end && base < all)
+        };
+        let layers = texture.depth_or_array_layers();
+        match within(range.base_mip_level, range.mip_level_count, texture.mip_level_count())
+            && within(range.base_array_layer, range.array_layer_count, layers)
+        {
+            true => Ok(texture),
+            false => Err(End::Violation(format!("texture {id:?} has no part {range:?}"))),
+        }
+    }
+}
+
+/// A range that begins before it ends: `wgpu` subtracts the one from the other.
+pub(crate) fn ascending(start: u32, end: u32) -> Result<std::ops::Range<u32>, End> {
+    match start <= end {
+        true => Ok(start..end),
+        false => Err(End::Violation(format!("a draw of {start}..{end}"))),
     }
 }
 
@@ -313,10 +339,14 @@ fn render(tables: &Tables, pass: &mut wgpu::RenderPass<'static>, op: &Op<'_>) ->
         }
         Op::SetStencilReference { reference } => pass.set_stencil_reference(*reference),
         Op::Draw { first_vertex, end_vertex, first_instance, end_instance } => {
-            pass.draw(*first_vertex..*end_vertex, *first_instance..*end_instance);
+            pass.draw(ascending(*first_vertex, *end_vertex)?, ascending(*first_instance, *end_instance)?);
         }
         Op::DrawIndexed { first_index, end_index, base_vertex, first_instance, end_instance } => {
-            pass.draw_indexed(*first_index..*end_index, *base_vertex, *first_instance..*end_instance);
+            pass.draw_indexed(
+                ascending(*first_index, *end_index)?,
+                *base_vertex,
+                ascending(*first_instance, *end_instance)?,
+            );
         }
         Op::ExecuteBundles { bundles } => {
             let bundles = bundles
@@ -389,7 +419,7 @@ fn encoder(tables: &Tables, encoder: &mut wgpu::CommandEncoder, op: &Op<'_>) -> 
             encoder.copy_texture_to_texture(source, destination, *size.0);
         }
         Op::ClearTexture { texture, range } => {
-            encoder.clear_texture(&tables.textures.get(*texture)?.texture, &range.0);
+            encoder.clear_texture(tables.part(*texture, &range.0)?, &range.0);
         }
         Op::ClearBuffer { buffer, offset, size } => {
             encoder.clear_buffer(tables.buffer(*buffer)?, *offset, *size)
@@ -407,7 +437,7 @@ fn encoder(tables: &Tables, encoder: &mut wgpu::CommandEncoder, op: &Op<'_>) -> 
             let (set, destination) = (tables.query_sets.get(*query_set)?, tables.buffer(*destination)?);
             encoder.resolve_query_set(set, *first..end, destination, *destination_offset);
         }
-        Op::TransitionResources { transitions } => tables.transition(encoder, &transitions.0)?,
+        Op::TransitionResources { transitions } => tables.look_up_hints(&transitions.0)?,
         op => return Err(misplaced(op, "outside a pass")),
     }
     Ok(())
