@@ -1,5 +1,6 @@
 //! One connection to a host: sending commands, waiting for answers, ending well.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,8 +24,9 @@ use pontoon_transport::shared::{Download, Upload};
 const BATCH: usize = 32 * 1024;
 /// Payloads up to this size travel within their frame even where there is an arena.
 const SMALL_PAYLOAD: usize = 4 * 1024;
-/// Size of the pieces of large uploads: the host works on one while the next is copied.
-const PIECE: usize = 1024 * 1024;
+/// Sizes of the pieces of large uploads: the host works on one while the next is copied. Small uploads have
+/// small pieces, so that there are some; large ones large pieces, since each costs the host a little.
+const PIECES: RangeInclusive<usize> = 256 * 1024..=1024 * 1024;
 
 /// The sending half.
 pub(crate) struct Outgoing {
@@ -308,7 +310,8 @@ impl Session {
         put: impl Fn(&mut Vec<u8>, u64, frame::Payload<'_>),
     ) {
         let Some(arena) = out.upload.as_ref().map(Upload::size) else { return };
-        let piece = PIECE.min(MAX_ARENA_PAYLOAD).min(arena as usize / 4).max(1);
+        let piece = (data.len() / 4).clamp(*PIECES.start(), *PIECES.end());
+        let piece = piece.min(MAX_ARENA_PAYLOAD).min(arena as usize / 4).max(1);
         for (index, piece_bytes) in data.chunks(piece).enumerate() {
             let Some(place) = self.place_in_arena(out, piece_bytes) else { return };
             let payload = frame::Payload::Arena { at: place, len: piece_bytes.len() as u32 };

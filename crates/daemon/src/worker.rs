@@ -1,6 +1,7 @@
 //! `pontoon worker gpu`: a confined process that serves one session and ends.
 
 use std::convert::Infallible;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -23,8 +24,9 @@ use crate::stats::Page;
 
 /// Bytes of events that are sent before the next command is executed.
 const OUTBOX: usize = 64 * 1024;
-/// How long the GPU is waited for before the guest's commands are looked at again.
-const SLICE: Duration = Duration::from_micros(100);
+/// How long the GPU is waited for before the guest's commands are looked at again: the longer the wait has
+/// been, the longer, since looking costs a software GPU the time that it needs itself.
+const SLICES: RangeInclusive<Duration> = Duration::from_micros(100)..=Duration::from_millis(1);
 /// How often finished submissions are looked for when nobody asked.
 const TIDY: Duration = Duration::from_millis(10);
 
@@ -189,8 +191,17 @@ fn serve(host: Host, order: Order, descriptors: Vec<OwnedFd>, control: &OwnedFd)
     };
     let (sender, receiver, arena) = link.map_err(|error| untold(error.to_string()))?;
     let session = Session::new(Rc::new(host), limits.executor(), arena);
-    Service { session, sender, receiver, frames: FrameBuffer::default(), page, watchdog, bytes: 0 }
-        .run(control)
+    Service {
+        session,
+        sender,
+        receiver,
+        frames: FrameBuffer::default(),
+        page,
+        watchdog,
+        bytes: 0,
+        slice: *SLICES.start(),
+    }
+    .run(control)
 }
 
 type Link = (Sender, Receiver, Box<dyn Arena>);
@@ -241,6 +252,7 @@ struct Service {
     page: Page,
     watchdog: Watchdog,
     bytes: u64,
+    slice: Duration,
 }
 
 impl Service {
@@ -270,6 +282,9 @@ impl Service {
     fn turn(&mut self) -> Result<bool, Stop> {
         let received = self.receiver.receive(self.frames.space())?;
         self.bytes += received as u64;
+        if received > 0 {
+            self.slice = *SLICES.start();
+        }
         let mut executed = 0u32;
         while let Some((code, body)) = self.frames.next_frame().map_err(End::from)? {
             self.watchdog.command_begins();
@@ -297,7 +312,8 @@ impl Service {
     /// Nothing is here: waits for the GPU if the guest does, else for the guest.
     fn rest(&mut self) -> Result<bool, Stop> {
         if self.session.is_awaited() {
-            self.session.progress(SLICE)?;
+            self.session.progress(self.slice)?;
+            self.slice = (self.slice * 2).min(*SLICES.end());
             self.send()?;
             return Ok(self.receiver.wait(Some(Duration::ZERO))? != Wake::Hangup);
         }
