@@ -170,13 +170,16 @@ impl State {
             return;
         }
         self.dead = Some(reason.to_owned());
+        // The reason first: a failed mapping says nothing of it.
+        for device in self.devices.values_mut() {
+            device.lose(wgpu::DeviceLostReason::Unknown, reason.to_owned(), &mut self.ready);
+        }
         for (_, pending) in self.maps.drain() {
             self.ready.push_back(Box::new(move || (pending.callback)(Err(wgpu::BufferAsyncError))));
         }
         for device in self.devices.values_mut() {
             device.done = u64::MAX;
             device.fire_work_done(&mut self.ready);
-            device.lose(wgpu::DeviceLostReason::Unknown, reason.to_owned(), &mut self.ready);
         }
     }
 }
