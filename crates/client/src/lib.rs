@@ -21,6 +21,7 @@ mod device;
 mod encoder;
 mod error;
 mod ids;
+mod incoming;
 mod instance;
 mod mapped;
 mod objects;

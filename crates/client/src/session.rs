@@ -5,20 +5,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pontoon_transport::{Error as LinkError, Receiver, Sender, Socket, Wake};
+use pontoon_transport::{Error as LinkError, Sender, Socket};
 use pontoon_wire::event::{ErrorKind, Reply};
-use pontoon_wire::frame::{self, Forget, FrameBuffer, MappedBytes, code};
+use pontoon_wire::frame::{self, Forget, FrameBuffer, code};
 use pontoon_wire::limits::{MAX_ARENA_PAYLOAD, MAX_INLINE_PAYLOAD};
 use pontoon_wire::{Command, Id, Kind};
 
 use crate::adapter::Offer;
 use crate::connect::Connection;
 use crate::ids::{Names, Object};
+use crate::incoming::{Incoming, lost};
 use crate::mapped::Storage;
-use crate::state::{Arrival, RemoteError, State};
+use crate::state::{RemoteError, State};
 
 #[cfg(target_os = "linux")]
-use pontoon_transport::shared::{Download, Upload};
+use pontoon_transport::shared::Upload;
 
 /// Bytes of commands that wait here before the host is woken for them.
 const BATCH: usize = 32 * 1024;
@@ -38,14 +39,6 @@ pub(crate) struct Outgoing {
     unflushed: usize,
     #[cfg(target_os = "linux")]
     upload: Option<Upload>,
-}
-
-/// The receiving half.
-struct Incoming {
-    receiver: Option<Receiver>,
-    frames: FrameBuffer,
-    #[cfg(target_os = "linux")]
-    download: Option<Arc<Download>>,
 }
 
 /// One session.
@@ -553,57 +546,5 @@ impl Drop for Session {
         if let Some(socket) = &self.socket {
             socket.shut_down();
         }
-    }
-}
-
-fn lost(error: &LinkError) -> String {
-    match error {
-        LinkError::Closed => "the host closed the connection: its worker or the daemon has ended".into(),
-        error => format!("the connection to the host failed: {error}"),
-    }
-}
-
-impl Incoming {
-    /// What arrived, and why nothing more will, if so.
-    fn receive(&mut self, timeout: Option<Duration>) -> (Vec<Arrival>, Option<String>) {
-        let mut arrivals = Vec::new();
-        let end = self.receive_into(&mut arrivals, timeout).err();
-        (arrivals, end)
-    }
-
-    fn receive_into(&mut self, arrivals: &mut Vec<Arrival>, timeout: Option<Duration>) -> Result<(), String> {
-        self.decode(arrivals)?;
-        let Some(receiver) = &mut self.receiver else { return Err("never connected".into()) };
-        let received = receiver.receive(self.frames.space()).map_err(|error| lost(&error));
-        if matches!(received, Ok(0)) && arrivals.is_empty() && timeout != Some(Duration::ZERO) {
-            let woken = receiver.wait(timeout).map_err(|error| lost(&error))?;
-            receiver.receive(self.frames.space()).map_err(|error| lost(&error))?;
-            if woken == Wake::Hangup {
-                let words = receiver.last_words();
-                self.decode(arrivals)?;
-                self.frames = FrameBuffer::default();
-                self.frames.space().extend_from_slice(&words);
-                self.decode(arrivals)?;
-                return Err(lost(&LinkError::Closed));
-            }
-        }
-        self.decode(arrivals)?;
-        received.map(|_| ())
-    }
-
-    fn decode(&mut self, arrivals: &mut Vec<Arrival>) -> Result<(), String> {
-        let wrong =
-            |error: pontoon_wire::DecodeError| format!("the host sent what this client cannot read: {error}");
-        while let Some((code, body)) = self.frames.next_frame().map_err(wrong)? {
-            arrivals.push(match code {
-                code::EVENT => Arrival::Event(pontoon_wire::decode(body).map_err(wrong)?),
-                code::MAPPED_BYTES => {
-                    let bytes = MappedBytes::decode(body).map_err(wrong)?;
-                    Arrival::Bytes { map: bytes.map, at: bytes.at, bytes: bytes.bytes.to_vec() }
-                }
-                code => return Err(format!("the host sent a frame with the unknown code {code}")),
-            });
-        }
-        Ok(())
     }
 }
