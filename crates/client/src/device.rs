@@ -150,6 +150,7 @@ impl DeviceInterface for SharedDevice {
         DispatchShaderModule::custom(ClientShaderModule { object })
     }
 
+    // SAFETY: `wgpu`'s signature; nothing unsafe is done, since passthrough is refused.
     unsafe fn create_shader_module_passthrough(
         &self,
         desc: &wgpu::ShaderModuleDescriptorPassthrough<'_>,
@@ -188,6 +189,7 @@ impl DeviceInterface for SharedDevice {
         DispatchComputePipeline::custom(self.0.compute_pipeline(desc))
     }
 
+    // SAFETY: `wgpu`'s signature; nothing unsafe is done, since no cache is made.
     unsafe fn create_pipeline_cache(
         &self,
         desc: &wgpu::PipelineCacheDescriptor<'_>,
@@ -304,10 +306,12 @@ impl DeviceInterface for SharedDevice {
         }
     }
 
+    // SAFETY: `wgpu`'s signature; nothing unsafe is done.
     unsafe fn start_graphics_debugger_capture(&self) {
         log::warn!("graphics debuggers do not reach through Pontoon: start the capture on the host");
     }
 
+    // SAFETY: `wgpu`'s signature; nothing is done.
     unsafe fn stop_graphics_debugger_capture(&self) {}
 
     fn poll(&self, poll_type: wgpu::wgt::PollType<u64>) -> Result<wgpu::PollStatus, wgpu::PollError> {

@@ -77,6 +77,7 @@ impl InstanceInterface for ClientInstance {
         panic!("use pontoon_client::instance(), which can say why there is no host");
     }
 
+    // SAFETY: `wgpu`'s signature; the handles are not looked at.
     unsafe fn create_surface(
         &self,
         _: wgpu::SurfaceTargetUnsafe,

@@ -181,12 +181,14 @@ impl wgpu::custom::BufferMappedRangeInterface for View {
         self.len
     }
 
+    // SAFETY: `wgpu`'s signature; what its caller promises is used below.
     unsafe fn read_slice(&self) -> &[u8] {
         // SAFETY: the part is in bounds and alive; the caller says that this is a view for reading, and
         // the front end lends no overlapping view for writing meanwhile.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 
+    // SAFETY: `wgpu`'s signature; what its caller promises is used below.
     unsafe fn write_slice(&mut self) -> wgpu::WriteOnly<'_, [u8]> {
         self.buffer.lock().dirty.push(self.range.clone());
         // SAFETY: the part is in bounds and alive, of cells or of memory that only this side writes; the

@@ -172,6 +172,7 @@ impl QueueWriteBufferInterface for Staging {
         self.0.len()
     }
 
+    // SAFETY: `wgpu`'s signature; the memory is this side's own, borrowed for as long as the answer.
     unsafe fn write_slice(&mut self) -> wgpu::WriteOnly<'_, [u8]> {
         wgpu::WriteOnly::from_mut(&mut self.0[..])
     }

@@ -304,7 +304,8 @@ impl Session {
     ) {
         let Some(arena) = out.upload.as_ref().map(Upload::size) else { return };
         let piece = (data.len() / 4).clamp(*PIECES.start(), *PIECES.end());
-        let piece = piece.min(MAX_ARENA_PAYLOAD).min(arena as usize / 4).max(1);
+        // Whole words: each piece must be a write that `wgpu` accepts.
+        let piece = piece.min(MAX_ARENA_PAYLOAD).min(arena as usize / 4).next_multiple_of(64);
         for (index, piece_bytes) in data.chunks(piece).enumerate() {
             let Some(place) = self.place_in_arena(out, piece_bytes) else { return };
             let payload = frame::Payload::Arena { at: place, len: piece_bytes.len() as u32 };

@@ -23,44 +23,63 @@ impl Session {
     ) -> Result<(), End> {
         self.usage.add_object(&self.limits)?;
         let tables = &self.tables;
-        let mut encoder = tables.devices.get(device)?.device.create_render_bundle_encoder(
-            &wgpu::RenderBundleEncoderDescriptor {
-                label: label(&desc.encoder_label),
-                color_formats: &desc.color_formats,
-                depth_stencil: desc.depth_stencil,
-                sample_count: desc.sample_count,
-                multiview: desc.multiview,
-            },
-        );
-        let mut reader = Reader::new(&desc.ops);
+        let before = self.reports.len();
+        let wgpu_device = &tables.devices.get(device)?.device;
+        let encoder = wgpu_device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
+            label: label(&desc.encoder_label),
+            color_formats: &desc.color_formats,
+            depth_stencil: desc.depth_stencil,
+            sample_count: desc.sample_count,
+            multiview: desc.multiview,
+        });
         let mut charges = Charges::new();
-        while reader.remaining() > 0 {
-            let op = Op::take(&mut reader)?;
-            record(tables, &mut encoder, &op)?;
-            charges.extend(charges_of(tables, &op));
-        }
-        let finish = || encoder.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) });
-        // `wgpu` has no invalid bundle: it panics where a recording is not valid.
-        let bundle = match catch_unwind(AssertUnwindSafe(finish)) {
-            Ok(bundle) => bundle,
+        // `wgpu` has no invalid bundle: it panics where a recording is not valid, and already at its first
+        // operation where the encoder is not.
+        let made = catch_unwind(AssertUnwindSafe(|| record_all(tables, encoder, desc, &mut charges)));
+        let bundle = match made {
+            Ok(bundle) => Some(bundle?),
             Err(panic) => {
                 let message = crate::errors::panic_message(&*panic);
                 let message =
                     message.strip_prefix("Error in RenderBundleEncoder::finish: ").unwrap_or(message);
-                let report =
-                    Report::Error { device, kind: ErrorKind::Validation, message: message.to_owned() };
-                self.reports.push(report);
-                let device = &tables.devices.get(device)?.device;
-                let empty = device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
-                    color_formats: &[Some(wgpu::TextureFormat::Rgba8Unorm)],
-                    sample_count: 1,
-                    ..Default::default()
-                });
-                empty.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) })
+                // An encoder that failed has been reported; a lost device speaks for itself.
+                if self.reports.len() == before && !message.contains("Parent device is lost") {
+                    let message = message.to_owned();
+                    self.reports.push(Report::Error { device, kind: ErrorKind::Validation, message });
+                }
+                placeholder(wgpu_device)
             }
         };
         self.tables.bundles.insert(id, Keeper { object: bundle, charges })
     }
+}
+
+fn record_all<'a>(
+    tables: &'a Tables,
+    mut encoder: wgpu::RenderBundleEncoder<'a>,
+    desc: &RenderBundleDesc,
+    charges: &mut Charges,
+) -> Result<wgpu::RenderBundle, End> {
+    let mut reader = Reader::new(&desc.ops);
+    while reader.remaining() > 0 {
+        let op = Op::take(&mut reader)?;
+        record(tables, &mut encoder, &op)?;
+        charges.extend(charges_of(tables, &op));
+    }
+    Ok(encoder.finish(&wgpu::RenderBundleDescriptor { label: label(&desc.label) }))
+}
+
+/// What stands for a bundle that is not valid: an empty one, or nothing where the device is lost.
+fn placeholder(device: &wgpu::Device) -> Option<wgpu::RenderBundle> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let empty = device.create_render_bundle_encoder(&wgpu::RenderBundleEncoderDescriptor {
+            color_formats: &[Some(wgpu::TextureFormat::Rgba8Unorm)],
+            sample_count: 1,
+            ..Default::default()
+        });
+        empty.finish(&wgpu::RenderBundleDescriptor::default())
+    }))
+    .ok()
 }
 
 /// What a bundle keeps alive by an operation that was recorded.

@@ -8,7 +8,7 @@ use wgpu::wgt;
 use crate::errors::Report;
 use crate::quota::{Charge, Charges, texture_bytes};
 use crate::session::{BufferEntry, DeviceEntry, Keeper, Session, Tables, TextureEntry};
-use crate::{End, OFFERED_FEATURES};
+use crate::{End, OFFERED_FEATURES, import};
 
 /// `wgpu`'s label for one from the wire.
 pub(crate) fn label(label: &Label) -> Option<&str> {
@@ -41,6 +41,8 @@ impl Session {
                     queue,
                     submitted: 0,
                     staged: 0,
+                    unsubmitted: false,
+                    in_place: Default::default(),
                     in_flight: Default::default(),
                     notify: Default::default(),
                 };
@@ -182,10 +184,30 @@ impl Session {
         id: Id<kind::Buffer>,
         desc: &wgt::BufferDescriptor<Label>,
     ) -> Result<(), End> {
-        let device = &self.tables.devices.get(device_id)?.device;
         let mut desc = desc.map_label(label);
         let (size, usage) = (desc.size, desc.usage);
         let charge = Charge::new(desc.size, &self.memory, self.limits.memory_bytes);
+        if charge.is_some()
+            && let Some((buffer, at, pages)) = self.create_in_arena(device_id, &desc)
+        {
+            let charge = charge.unwrap_or_else(|| Charge::nothing(&self.memory));
+            charge.keep(pages);
+            let in_arena = Some(at);
+            let takes_copies = false;
+            let entry = BufferEntry {
+                buffer,
+                device: device_id,
+                size,
+                usage,
+                mapping: None,
+                in_arena,
+                takes_copies,
+                charge,
+            };
+            return self.tables.buffers.insert(id, entry);
+        }
+        let device = &self.tables.devices.get(device_id)?.device;
+        let before = self.reports.len();
         let buffer = if charge.is_some() {
             device.create_buffer(&desc)
         } else {
@@ -194,8 +216,18 @@ impl Session {
             (desc.size, desc.mapped_at_creation) = (!3, false);
             self.reports.quietly(|| device.create_buffer(&desc))
         };
+        let takes_copies = BufferEntry::may_take_copies(&desc, self.reports.len() == before);
         let charge = charge.unwrap_or_else(|| Charge::nothing(&self.memory));
-        let entry = BufferEntry { buffer, device: device_id, size, usage, mapping: None, charge };
+        let entry = BufferEntry {
+            buffer,
+            device: device_id,
+            size,
+            usage,
+            mapping: None,
+            in_arena: None,
+            takes_copies,
+            charge,
+        };
         self.tables.buffers.insert(id, entry)
     }
 
@@ -224,8 +256,10 @@ impl Session {
     }
 
     pub(crate) fn destroy_buffer(&mut self, id: Id<kind::Buffer>) -> Result<(), End> {
+        self.settle_buffer(id)?;
         let entry = self.tables.buffers.get_mut(id)?;
         entry.buffer.destroy();
+        entry.takes_copies = false;
         entry.charge.release();
         if let Some(at) = entry.mapping.take().and_then(|mapping| mapping.placed) {
             self.arena.free(at);
@@ -272,7 +306,10 @@ fn open_device(adapter: &wgpu::Adapter, desc: &DeviceRequest) -> Result<(wgpu::D
         },
         ..Default::default()
     };
-    pollster::block_on(adapter.request_device(&desc)).map_err(|error| error.to_string())
+    match import::open_device(adapter, &desc) {
+        Some(opened) => Ok(opened),
+        None => pollster::block_on(adapter.request_device(&desc)).map_err(|error| error.to_string()),
+    }
 }
 
 fn create_shader_module(

@@ -351,9 +351,10 @@ fn render(tables: &Tables, pass: &mut wgpu::RenderPass<'static>, op: &Op<'_>) ->
         Op::ExecuteBundles { bundles } => {
             let bundles = bundles
                 .iter()
-                .map(|id| Ok(&tables.bundles.get(id)?.object))
+                .map(|id| Ok(tables.bundles.get(id)?.object.as_ref()))
                 .collect::<Result<Vec<_>, End>>()?;
-            pass.execute_bundles(bundles);
+            // What has no object was made on a lost device, whose passes do nothing.
+            pass.execute_bundles(bundles.into_iter().flatten());
         }
         Op::BeginOcclusionQuery { index } => pass.begin_occlusion_query(*index),
         Op::EndOcclusionQuery {} => pass.end_occlusion_query(),

@@ -11,6 +11,8 @@ mod create;
 mod encode;
 mod errors;
 mod host;
+mod import;
+mod in_place;
 mod map;
 mod memory;
 mod pipeline;
@@ -21,6 +23,7 @@ mod table;
 mod upload;
 
 pub use host::{Backend, Host, OFFERED_FEATURES};
+pub use import::SharedBytes;
 pub use memory::device_memory;
 pub use quota::{Limits, Usage};
 pub use session::Session;
@@ -67,6 +70,17 @@ pub trait Arena {
     fn place(&mut self, bytes: &[u8]) -> Option<u64>;
     /// Takes back what [`Arena::place`] put at `at`.
     fn free(&mut self, at: u64);
+    /// The bytes that uploads arrive in, for the GPU to read in place; nothing where it must not.
+    fn uploads(&self) -> Option<SharedBytes>;
+    /// How far from the first of those bytes the `len` bytes at position `at` begin.
+    ///
+    /// # Errors
+    /// What was wrong with the position.
+    fn offset(&self, at: u64, len: u32) -> Result<u64, String>;
+    /// Zeroed pages for at least `len` bytes that the guest can read, and where; nothing if there is no room.
+    fn reserve(&mut self, len: u64) -> Option<(u64, SharedBytes)>;
+    /// Takes back what [`Arena::reserve`] gave out at `at`.
+    fn unreserve(&mut self, at: u64);
 }
 
 /// The arena of a session that has none.
@@ -82,4 +96,14 @@ impl Arena for NoArena {
         None
     }
     fn free(&mut self, _: u64) {}
+    fn uploads(&self) -> Option<SharedBytes> {
+        None
+    }
+    fn offset(&self, _: u64, _: u32) -> Result<u64, String> {
+        Err("this session has no shared arena".into())
+    }
+    fn reserve(&mut self, _: u64) -> Option<(u64, SharedBytes)> {
+        None
+    }
+    fn unreserve(&mut self, _: u64) {}
 }

@@ -28,6 +28,12 @@ impl Session {
         write: bool,
         range: Range<u64>,
     ) -> Result<(), End> {
+        // `wgpu` submits writes to the buffer by itself before it maps it, a submission that the guest's
+        // waits do not know of: this one they do.
+        let device = self.tables.buffers.get(id)?.device;
+        if self.tables.devices.get(device).is_ok_and(|entry| entry.unsubmitted) {
+            self.submit_writes(device)?;
+        }
         let entry = self.tables.buffers.get_mut(id)?;
         if range.start > range.end || range.end > entry.size || entry.mapping.is_some() {
             return Err(End::Violation(format!(
@@ -35,9 +41,14 @@ impl Session {
             )));
         }
         let mode = if write { wgpu::MapMode::Write } else { wgpu::MapMode::Read };
+        let aligned = range.start.is_multiple_of(wgpu::MAP_ALIGNMENT)
+            && (range.end - range.start).is_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
+        // The bytes of a buffer in the arena are with the guest already: `wgpu` is asked for the state alone,
+        // since its back end maps no imported memory. It judges a range that it would reject all the same.
+        let asked = if entry.in_arena.is_some() && !write && aligned { 0..0 } else { range.clone() };
         entry.mapping = Some(Mapping { map, range: range.clone(), placed: None });
         let reports = self.reports.clone();
-        entry.buffer.map_async(mode, range, move |result| {
+        entry.buffer.map_async(mode, asked, move |result| {
             reports.push(Report::Mapped { map, ok: result.is_ok() });
         });
         self.waiting.push_back((map, id));
@@ -61,6 +72,9 @@ impl Session {
     fn send_mapped(&mut self, id: Id<kind::Buffer>, map: u64) -> Option<MappedAt> {
         let entry = self.tables.buffers.get_mut(id).ok()?;
         let mapping = entry.mapping.as_mut().filter(|mapping| mapping.map == map)?;
+        if let Some(at) = entry.in_arena {
+            return Some(MappedAt::Arena(at + mapping.range.start));
+        }
         let view = entry.buffer.get_mapped_range(mapping.range.clone()).ok()?;
         mapping.placed = self.arena.place(&view);
         if let Some(at) = mapping.placed {
@@ -86,6 +100,7 @@ impl Session {
         }
         // A buffer whose creation or mapping failed has no range: its bytes go nowhere, as they would locally.
         if !bytes.is_empty()
+            && entry.in_arena.is_none()
             && let Ok(mut view) = entry.buffer.get_mapped_range_mut(start..end)
         {
             view.copy_from_slice(&bytes);
@@ -97,6 +112,10 @@ impl Session {
     pub(crate) fn unmap(&mut self, id: Id<kind::Buffer>) -> Result<(), End> {
         let entry = self.tables.buffers.get_mut(id)?;
         entry.buffer.unmap();
+        // What was written at creation waits for a submission.
+        if let Ok(device) = self.tables.devices.get_mut(entry.device) {
+            device.unsubmitted = true;
+        }
         if let Some(at) = entry.mapping.take().and_then(|mapping| mapping.placed) {
             self.arena.free(at);
         }

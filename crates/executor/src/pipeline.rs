@@ -2,6 +2,7 @@
 
 use pontoon_wire::command::{ComputePipelineDesc, RenderPipelineDesc, Stage};
 use pontoon_wire::{Id, handle as kind};
+use wgpu::wgt;
 
 use crate::End;
 use crate::create::label;
@@ -63,14 +64,26 @@ impl Session {
         self.usage.add_object(&self.limits)?;
         let tables = &mut self.tables;
         let vertex = ResolvedStage::new(tables, &desc.vertex)?;
+        // `wgpu` adds an attribute's size to its offset without looking: an offset that would wrap becomes
+        // one that it rejects.
+        let bounded = |attribute: &wgt::VertexAttribute| wgt::VertexAttribute {
+            offset: attribute.offset.min(1 << 40),
+            ..*attribute
+        };
+        let attributes: Vec<Vec<_>> = desc
+            .buffers
+            .iter()
+            .map(|buffer| buffer.iter().flat_map(|buffer| buffer.attributes.iter().map(bounded)).collect())
+            .collect();
         let buffers: Vec<_> = desc
             .buffers
             .iter()
-            .map(|buffer| {
+            .zip(&attributes)
+            .map(|(buffer, attributes)| {
                 buffer.as_ref().map(|buffer| wgpu::VertexBufferLayout {
                     array_stride: buffer.array_stride,
                     step_mode: buffer.step_mode,
-                    attributes: &buffer.attributes,
+                    attributes,
                 })
             })
             .collect();

@@ -23,13 +23,15 @@ impl Session {
             })
             .collect::<Result<Vec<_>, End>>()?;
         self.usage.objects -= command_buffers.len() as u64;
+        let (copies, reads) = self.take_copies(submit.device)?.unzip();
         let entry = self.tables.devices.get_mut(submit.device)?;
         if submit.index != entry.submitted + 1 {
             return Err(End::Violation(format!("submission {} after {}", submit.index, entry.submitted)));
         }
         entry.submitted = submit.index;
-        let token = entry.queue.submit(command_buffers);
-        entry.in_flight.push_back(InFlight { index: submit.index, token, since: Instant::now() });
+        let token = entry.queue.submit(copies.into_iter().chain(command_buffers));
+        entry.in_flight.push_back(InFlight::new(submit.index, token, reads));
+        entry.unsubmitted = false;
         self.usage.submissions += 1;
         Ok(())
     }
@@ -60,14 +62,22 @@ impl Session {
         Ok(())
     }
 
+    /// Has the queue do all writes that wait for a submission.
+    pub(crate) fn submit_writes(&mut self, device: Id<kind::Device>) -> Result<(), End> {
+        let (copies, reads) = self.take_copies(device)?.unzip();
+        let entry = self.tables.devices.get_mut(device)?;
+        let token = entry.queue.submit(copies);
+        entry.in_flight.push_back(InFlight::new(entry.submitted, token, reads));
+        entry.unsubmitted = false;
+        Ok(())
+    }
+
     /// Submits what uploads wait for and sees the queue of `device` empty.
     ///
     /// # Errors
     /// [`End::Watchdog`] where it does not become so in time.
     pub(crate) fn drain(&mut self, device: Id<kind::Device>) -> Result<(), End> {
-        let entry = self.tables.devices.get_mut(device)?;
-        let token = entry.queue.submit([]);
-        entry.in_flight.push_back(InFlight { index: entry.submitted, token, since: Instant::now() });
+        self.submit_writes(device)?;
         while !self.tables.devices.get(device)?.in_flight.is_empty() {
             self.progress(Duration::from_millis(10))?;
         }
@@ -76,7 +86,9 @@ impl Session {
 
     /// Whether the guest waits for something that only the GPU can bring about.
     pub fn is_awaited(&mut self) -> bool {
-        !self.waiting.is_empty() || self.tables.devices.iter_mut().any(|(_, entry)| !entry.notify.is_empty())
+        (self.arena_is_short() && self.is_busy())
+            || !self.waiting.is_empty()
+            || self.tables.devices.iter_mut().any(|(_, entry)| !entry.notify.is_empty())
     }
 
     /// Whether submissions are under way.
@@ -92,14 +104,17 @@ impl Session {
     pub fn progress(&mut self, wait: Duration) -> Result<(), End> {
         let limit = self.limits.submission_seconds;
         let mut overdue = false;
+        let mut pages = Vec::new();
         for (_, entry) in self.tables.devices.iter_mut() {
-            self.usage.gpu_nanoseconds += retire(entry, wait);
+            self.usage.gpu_nanoseconds += retire(entry, wait, &mut pages);
             if entry.in_flight.is_empty() {
                 entry.staged = 0;
             }
             overdue |=
                 entry.in_flight.front().is_some_and(|oldest| oldest.since.elapsed().as_secs() >= limit);
         }
+        pages.into_iter().for_each(|at| self.arena.unreserve(at));
+        self.tidy_arena();
         // Mappings and losses that `wgpu` reported come before the news that the work is done.
         self.collect_reports();
         let mut done = Vec::new();
@@ -119,8 +134,9 @@ impl Session {
     }
 }
 
-/// Forgets finished submissions; how many nanoseconds they kept the queue busy.
-fn retire(entry: &mut DeviceEntry, wait: Duration) -> u64 {
+/// Forgets finished submissions; how many nanoseconds they kept the queue busy. Arena pages that none of
+/// them can write to any more go to `pages`.
+fn retire(entry: &mut DeviceEntry, wait: Duration, pages: &mut Vec<u64>) -> u64 {
     let mut busy = 0;
     let mut wait = wait;
     if entry.in_flight.is_empty() {
@@ -134,7 +150,7 @@ fn retire(entry: &mut DeviceEntry, wait: Duration) -> u64 {
         }
         let now = Instant::now();
         busy += now.duration_since(oldest.since).as_nanos() as u64;
-        entry.in_flight.pop_front();
+        pages.extend(entry.in_flight.pop_front().into_iter().flat_map(|work| work.pages));
         // The next one has had the queue to itself only since now, as far as the accounts go.
         if let Some(next) = entry.in_flight.front_mut() {
             next.since = now;

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use crate::End;
+use crate::in_place::Pages;
 
 /// A session's limits. The configuration sets them; `docs/configuration.md` explains each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +64,11 @@ impl Usage {
 
 /// Bytes that are counted for a buffer or texture, for as long as anything on the host keeps it alive: its
 /// name, a view, a bind group, a bundle. (`wgpu` keeps the memory as long.)
-#[derive(Debug)]
 pub(crate) struct Charge {
     bytes: Cell<u64>,
     total: Rc<Cell<u64>>,
+    /// Pages of the arena that the buffer lies in.
+    pages: Cell<Option<Pages>>,
 }
 
 impl Charge {
@@ -74,17 +76,29 @@ impl Charge {
     pub fn new(bytes: u64, total: &Rc<Cell<u64>>, limit: u64) -> Option<Rc<Self>> {
         let sum = total.get().checked_add(bytes).filter(|sum| *sum <= limit)?;
         total.set(sum);
-        Some(Rc::new(Self { bytes: Cell::new(bytes), total: total.clone() }))
+        Some(Rc::new(Self { bytes: Cell::new(bytes), total: total.clone(), pages: Cell::default() }))
     }
 
     /// A charge for what has no memory.
     pub fn nothing(total: &Rc<Cell<u64>>) -> Rc<Self> {
-        Rc::new(Self { bytes: Cell::new(0), total: total.clone() })
+        Rc::new(Self { bytes: Cell::new(0), total: total.clone(), pages: Cell::default() })
+    }
+
+    /// Keeps the buffer's pages in the arena, too.
+    pub fn keep(&self, pages: Pages) {
+        self.pages.set(Some(pages));
     }
 
     /// The memory was destroyed: nothing can keep it.
     pub fn release(&self) {
+        self.pages.take();
         self.total.set(self.total.get() - self.bytes.take());
+    }
+}
+
+impl std::fmt::Debug for Charge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.bytes.get())
     }
 }
 

@@ -13,6 +13,7 @@ use pontoon_wire::{Command, Id, Kind};
 
 use crate::encode::Recording;
 use crate::errors::{Report, Reports, error_event, panic_message};
+use crate::in_place::{Freed, InPlace, Releases};
 use crate::map::Mapping;
 use crate::quota::{Charge, Charges, Recordings, Ticket};
 use crate::table::Table;
@@ -30,6 +31,10 @@ pub(crate) struct DeviceEntry {
     pub in_flight: VecDeque<InFlight>,
     /// Bytes of upload since the queue was last seen empty.
     pub staged: u64,
+    /// `wgpu` holds writes that wait for a submission.
+    pub unsubmitted: bool,
+    /// Uploads that the GPU takes out of shared memory.
+    pub in_place: InPlace,
     /// Submissions that the guest wants to hear of, and the numbers of its questions.
     pub notify: VecDeque<(u64, u32)>,
 }
@@ -40,6 +45,10 @@ pub(crate) struct InFlight {
     pub index: u64,
     pub token: wgpu::SubmissionIndex,
     pub since: Instant,
+    /// What it reads from the arena is the guest's again when this is dropped.
+    pub reads: Option<Rc<()>>,
+    /// Arena pages of dropped buffers that it may write to.
+    pub pages: Vec<u64>,
 }
 
 /// A buffer and its mapping.
@@ -51,6 +60,10 @@ pub(crate) struct BufferEntry {
     pub size: u64,
     pub usage: wgpu::BufferUsages,
     pub mapping: Option<Mapping>,
+    /// Where in the arena its bytes are, for a buffer that lies there.
+    pub in_arena: Option<u64>,
+    /// Whether writes to it may be the GPU's copies out of the arena.
+    pub takes_copies: bool,
     pub charge: Rc<Charge>,
 }
 
@@ -85,7 +98,7 @@ pub(crate) struct Tables {
     pub query_sets: Table<kind::QuerySet, wgpu::QuerySet>,
     pub encoders: Table<kind::CommandEncoder, Recording>,
     pub command_buffers: Table<kind::CommandBuffer, (wgpu::CommandBuffer, Ticket)>,
-    pub bundles: Table<kind::RenderBundle, Keeper<wgpu::RenderBundle>>,
+    pub bundles: Table<kind::RenderBundle, Keeper<Option<wgpu::RenderBundle>>>,
     pub external_textures: Table<kind::ExternalTexture, wgpu::ExternalTexture>,
 }
 
@@ -101,6 +114,10 @@ pub struct Session {
     /// Recordings that are open or wait for a submission.
     pub(crate) recordings: Recordings,
     pub(crate) arena: Box<dyn Arena>,
+    /// Places in the arena on their way back to the guest.
+    pub(crate) releases: Releases,
+    /// Arena pages of buffers that are gone.
+    pub(crate) freed_pages: Freed,
     /// The buffer write whose pieces are arriving.
     pub(crate) write: Option<Write>,
     /// Mappings that `wgpu` has not answered yet.
@@ -131,6 +148,8 @@ impl Session {
             memory: Rc::default(),
             recordings: Recordings::default(),
             arena,
+            releases: Releases::default(),
+            freed_pages: Rc::default(),
             write: None,
             waiting: VecDeque::new(),
             staged: Vec::new(),
@@ -208,7 +227,10 @@ impl Session {
             C::DestroyTexture { texture } => self.destroy_texture(texture)?,
             C::DestroyExternalTexture { texture } => self.tables.external_textures.get(texture)?.destroy(),
             C::DestroyQuerySet { query_set } => self.tables.query_sets.get(query_set)?.destroy(),
-            C::DestroyDevice { device } => self.tables.devices.get(device)?.device.destroy(),
+            C::DestroyDevice { device } => {
+                self.submit_copies(device)?;
+                self.tables.devices.get(device)?.device.destroy();
+            }
             create => self.create(create)?,
         }
         Ok(())
@@ -246,6 +268,11 @@ impl Session {
     fn forget(&mut self, forget: frame::Forget) -> Result<(), End> {
         fn id<K>(forget: frame::Forget) -> Id<K> {
             Id::from_bits(forget.id)
+        }
+        match forget.kind {
+            kind::Buffer::CODE => self.settle_buffer(id(forget))?,
+            kind::Device::CODE => self.finish_copies(id(forget))?,
+            _ => {}
         }
         let tables = &mut self.tables;
         match forget.kind {

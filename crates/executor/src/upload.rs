@@ -32,7 +32,7 @@ impl Session {
             Payload::Arena { at, len } => {
                 out.resize(len as usize, 0);
                 self.arena.read(at, out).map_err(End::Violation)?;
-                self.arena.release(at.saturating_add(len.into()));
+                self.release(at.saturating_add(len.into()));
             }
         }
         Ok(())
@@ -50,6 +50,7 @@ impl Session {
             }
             _ => return Err(End::Violation("pieces of buffer writes are out of order".into())),
         };
+        let mut in_place = false;
         let rejected = match payload {
             _ if write.rejected => true,
             // Judge the whole by its first piece: `wgpu` rejects a write that does not fit before it copies.
@@ -58,10 +59,15 @@ impl Session {
                 true
             }
             Payload::Inline(bytes) => self.write_inline(buffer, offset + at, bytes)?,
-            Payload::Arena { at: place, len } => self.write_from_arena(buffer, offset + at, place, len)?,
+            Payload::Arena { at: place, len } => {
+                in_place = self.write_in_place(buffer, offset + at, place, len)?;
+                !in_place && self.write_from_arena(buffer, offset + at, place, len)?
+            }
         };
-        if let Payload::Arena { at: place, len } = payload {
-            self.arena.release(place.saturating_add(len.into()));
+        if let Payload::Arena { at: place, len } = payload
+            && !in_place
+        {
+            self.release(place.saturating_add(len.into()));
         }
         let arrived = at + payload.len() as u64;
         // A guest that knows that its write does not fit sends one empty piece, to have it rejected.
@@ -70,6 +76,9 @@ impl Session {
                 return Err(End::Violation("an empty piece of a buffer write".into()));
             }
             self.write = Some(Write { at: arrived, rejected, ..write });
+        }
+        if in_place {
+            return self.bound_copies();
         }
         let device = self.tables.buffers.get(buffer)?.device;
         self.count_upload(payload.len() as u64, device)
@@ -104,7 +113,8 @@ impl Session {
         Ok(())
     }
 
-    fn write_inline(&self, id: Id<kind::Buffer>, offset: u64, bytes: &[u8]) -> Result<bool, End> {
+    fn write_inline(&mut self, id: Id<kind::Buffer>, offset: u64, bytes: &[u8]) -> Result<bool, End> {
+        self.settle_buffer(id)?;
         let entry = self.tables.buffers.get(id)?;
         let queue = &self.tables.devices.get(entry.device)?.queue;
         let before = self.reports.len();
@@ -114,7 +124,14 @@ impl Session {
 
     /// Copies straight from shared memory to `wgpu`'s staging memory, through a window that stays in the
     /// nearest cache: no reference ever points into memory that the guest can write.
-    fn write_from_arena(&self, id: Id<kind::Buffer>, offset: u64, at: u64, len: u32) -> Result<bool, End> {
+    fn write_from_arena(
+        &mut self,
+        id: Id<kind::Buffer>,
+        offset: u64,
+        at: u64,
+        len: u32,
+    ) -> Result<bool, End> {
+        self.settle_buffer(id)?;
         let entry = self.tables.buffers.get(id)?;
         let queue = &self.tables.devices.get(entry.device)?.queue;
         let Some(size) = NonZeroU64::new(len.into()) else { return Ok(false) };
@@ -132,6 +149,7 @@ impl Session {
     /// the guest's limit they are submitted for it, and waited for.
     fn count_upload(&mut self, bytes: u64, device: Id<kind::Device>) -> Result<(), End> {
         let entry = self.tables.devices.get_mut(device)?;
+        entry.unsubmitted = true;
         entry.staged += bytes;
         if entry.staged > self.limits.bytes_in_flight { self.drain(device) } else { Ok(()) }
     }

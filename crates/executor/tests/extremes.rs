@@ -5,7 +5,7 @@ mod guest;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use guest::*;
-use pontoon_executor::{Arena, End, Limits};
+use pontoon_executor::{Arena, End, Limits, SharedBytes};
 use pontoon_wire::command::*;
 use pontoon_wire::frame::{self, Payload, WriteBuffer, code};
 use pontoon_wire::ops::{Coded, Words};
@@ -548,6 +548,16 @@ impl Arena for Open {
         Some(0)
     }
     fn free(&mut self, _: u64) {}
+    fn uploads(&self) -> Option<SharedBytes> {
+        None
+    }
+    fn offset(&self, at: u64, _: u32) -> Result<u64, String> {
+        Ok(at)
+    }
+    fn reserve(&mut self, _: u64) -> Option<(u64, SharedBytes)> {
+        None
+    }
+    fn unreserve(&mut self, _: u64) {}
 }
 
 #[test]

@@ -638,3 +638,28 @@ fn features_that_get_past_validation_are_denied_and_the_name_is_used_up() {
     guest.command(ask(6, wgt::Features::empty())).unwrap();
     assert_eq!(guest.session.usage().objects, 1);
 }
+
+/// `wgpu` panics where a bundle is not valid; a session does not.
+#[test]
+fn a_bundle_that_fails_is_an_error_and_no_end() {
+    let bundles = [Id::new(1, 1)];
+    let create = |desc| Command::CreateRenderBundle { device: DEVICE, id: bundles[0], desc: Box::new(desc) };
+    let draw = [Op::Draw { first_vertex: 0, end_vertex: 3, first_instance: 0, end_instance: 1 }];
+    let execute = [begin_render(), Op::ExecuteBundles { bundles: pontoon_wire::ops::Ids::Native(&bundles) }];
+
+    // An encoder that is not valid, whose first operation panics.
+    let mut guest = Guest::furnished();
+    let no_colour = List::cut([Some(wgpu::TextureFormat::Depth32Float)]);
+    guest.command(create(RenderBundleDesc { color_formats: no_colour, ..bundle(&draw) })).unwrap();
+    let errors = guest.events();
+    let [Event::Error { message, .. }] = errors.as_slice() else { panic!("one error, not {errors:?}") };
+    assert!(message.contains("Depth32Float"), "{message:?}");
+
+    // On a lost device: nothing to report, and nothing to execute.
+    let mut guest = Guest::furnished();
+    guest.command(Command::DestroyDevice { device: DEVICE }).unwrap();
+    guest.command(create(bundle(&draw))).unwrap();
+    let errors = guest.events();
+    assert!(!errors.iter().any(|event| matches!(event, Event::Error { .. })), "{errors:?}");
+    guest.record(0, &execute).unwrap();
+}

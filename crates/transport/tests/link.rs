@@ -46,7 +46,10 @@ fn exchange(sender: &mut Sender, receiver: &mut Receiver, bytes: &[u8], expected
         } else {
             receiver.wait(Some(Duration::from_millis(50))).unwrap();
         }
-        receiver.receive(&mut taken).unwrap();
+        // (A peer that has everything may be gone already.)
+        if taken.len() < expected {
+            receiver.receive(&mut taken).unwrap();
+        }
     }
     taken
 }

@@ -6,7 +6,8 @@
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -105,6 +106,29 @@ impl Mapping {
         // SAFETY: the range is within the mapping, so the pointer stays in bounds and is not null.
         let first = unsafe { self.start.add(at) };
         Ok(NonNull::slice_from_raw_parts(first, len))
+    }
+
+    /// Sets `len` bytes from `at` to zero.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`].
+    pub fn zero(&self, at: u64, len: usize) -> Result<(), Error> {
+        let at = self.check(at, len)?;
+        // SAFETY: the range is within the mapping.
+        unsafe { std::ptr::write_bytes(self.start.as_ptr().add(at), 0, len) };
+        Ok(())
+    }
+
+    /// Bytes that stay mapped until the process ends, for a GPU driver to use in place.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`].
+    pub fn for_ever(self: &Arc<Self>, at: u64, len: usize) -> Result<&'static [AtomicU8], Error> {
+        let at = self.check(at, len)?;
+        std::mem::forget(self.clone());
+        // SAFETY: in bounds, and mapped for ever, since the clone above is never dropped; atomics may be
+        // shared with whoever else writes here.
+        Ok(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at).cast(), len) })
     }
 
     /// The word at `at`, which must be aligned.
