@@ -15,13 +15,14 @@ const MEMORY: &[c_long] = &[
     libc::SYS_madvise,
     libc::SYS_memfd_create,
     libc::SYS_mlock,
-    libc::SYS_mmap,
     libc::SYS_mprotect,
-    libc::SYS_mremap,
     libc::SYS_msync,
     libc::SYS_munlock,
     libc::SYS_munmap,
 ];
+
+/// New mappings, at any address.
+const MAPPING: &[c_long] = &[libc::SYS_mmap, libc::SYS_mremap];
 
 /// Reading and writing what is already open; the size of memfds; closing and duplicating.
 const OPEN_FILES: &[c_long] = &[
@@ -167,10 +168,9 @@ pub const UNKNOWN_FROM: u32 = 463;
 /// All rules, for the process `pid`.
 pub fn rules(pid: u32, send_descriptors: bool) -> Rules {
     let mut rules = Rules::default();
-    for group in [MEMORY, OPEN_FILES, LOOKING, WAITING, SOCKETS, THREADS, QUESTIONS, OLDER] {
-        rules.allow(group);
-    }
-    checked(&mut rules, pid);
+    common(&mut rules, pid);
+    rules.allow(MAPPING);
+    opening(&mut rules);
     if send_descriptors {
         // With MSG_FASTOPEN a TCP socket could be pointed at a new peer.
         let no_fast_open = Check::none_of(2, libc::MSG_FASTOPEN as u64);
@@ -179,8 +179,15 @@ pub fn rules(pid: u32, send_descriptors: bool) -> Rules {
     rules
 }
 
+/// What every confined process may do, whatever it is for.
+pub(crate) fn common(rules: &mut Rules, pid: u32) {
+    for group in [MEMORY, OPEN_FILES, LOOKING, WAITING, SOCKETS, THREADS, QUESTIONS, OLDER] {
+        rules.allow(group);
+    }
+    checked(rules, pid);
+}
+
 fn checked(rules: &mut Rules, pid: u32) {
-    opening(rules);
     threads_not_processes(rules);
     signals_to_ourselves(rules, pid);
     devices_not_terminals(rules);

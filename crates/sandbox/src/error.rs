@@ -55,6 +55,11 @@ pub enum Error {
     #[error("after confinement {what}; this is a bug in the sandbox, do not serve guests")]
     NotInForce { what: String },
 
+    #[error(
+        "{program} could not be executed: {source}; it must be an ELF program, not a script, and readable"
+    )]
+    Execute { program: String, source: io::Error },
+
     #[error("the sandbox profile was refused by macOS: {reason}; report this as a bug")]
     Profile { reason: String },
 }

@@ -30,12 +30,19 @@ pub fn restrict(policy: &Policy, report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
-/// Every right that exists is handled, and so refused, unless a rule grants it. No rule grants
-/// execution, creation, removal, a TCP port or a scope. Executing is not needed to map a library:
-/// Landlock's right is about `execve` alone.
+/// Every right that exists is handled, and so refused, unless a rule grants it. No rule grants a TCP
+/// port or a scope, and a worker's none to execute, create or remove. Executing is not needed to map a
+/// library: Landlock's right is about `execve` alone.
 fn apply(policy: &Policy) -> Result<RestrictionStatus, RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let drive = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let write = read
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeSock
+        | AccessFs::RemoveFile;
+    let execute = AccessFs::ReadFile | AccessFs::Execute;
     Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::from_all(KNOWN))?
@@ -46,6 +53,8 @@ fn apply(policy: &Policy) -> Result<RestrictionStatus, RulesetError> {
         .add_rules(path_beneath_rules(["/proc/self"], read))?
         .add_rules(path_beneath_rules(&policy.list_paths, AccessFs::ReadDir))?
         .add_rules(path_beneath_rules(&policy.device_paths, drive))?
+        .add_rules(path_beneath_rules(&policy.write_paths, write))?
+        .add_rules(path_beneath_rules(&policy.execute_paths, execute))?
         .restrict_self()
 }
 

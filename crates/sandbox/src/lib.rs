@@ -23,12 +23,15 @@
 
 mod error;
 mod policy;
+mod program;
 mod report;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod sys;
 
 #[cfg(target_os = "linux")]
 mod allowed;
+#[cfg(target_os = "linux")]
+mod allowed_engine;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
@@ -53,7 +56,8 @@ mod other;
 use other as platform;
 
 pub use error::Error;
-pub use policy::{Identity, Limits, Policy, QUIET_DRIVER_ENV};
+pub use policy::{Calls, Identity, Limits, Policy, QUIET_DRIVER_ENV};
+pub use program::Program;
 pub use report::{Finding, Level, Mechanism, Report};
 
 /// A process that has entered its sandbox and may still load drivers; it must not meet a guest yet.
@@ -87,6 +91,36 @@ impl WarmUp {
         platform::seal(self.stage, &mut self.report)?;
         self.report.seal_micros = micros_since(started);
         Ok(self.report)
+    }
+}
+
+impl WarmUp {
+    /// Second stage for a process that becomes another program: prepares everything, seals, tells
+    /// `before` what is in force, and executes the program. Returns only on failure.
+    ///
+    /// This `execve` is the last: it is allowed for one address of its first argument only, at which
+    /// no memory can ever be again (`allowed_engine` says why), and Landlock permits no other program.
+    /// Use it with [`Calls::Engine`].
+    ///
+    /// # Errors
+    /// As [`WarmUp::seal`]; [`Error::Execute`] if the program cannot be started.
+    pub fn become_program(
+        self,
+        program: &Program,
+        before: impl FnOnce(&Report),
+    ) -> Result<std::convert::Infallible, Error> {
+        let ready = platform::prepare(program)?;
+        let mut report = self.seal()?;
+        if report.level(Mechanism::Undumpable) == Level::InForce {
+            // The kernel takes this back at `execve`; the limit on core dumps stays.
+            report.note(
+                Mechanism::Undumpable,
+                Level::Partial,
+                "no core dumps; debuggers of the same user may look",
+            );
+        }
+        before(&report);
+        Err(platform::execute(ready))
     }
 }
 

@@ -1,15 +1,21 @@
 //! Owns the order of the two stages on Linux, and the look back whether they are in force.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use crate::{Error, Level, Mechanism, Policy, Report, identity, landlock, limits, seccomp};
+use crate::{
+    Calls, Error, Level, Mechanism, Policy, Program, Report, allowed_engine, identity, landlock, limits,
+    seccomp, sys,
+};
 
 /// What the second stage must remember of the policy.
 pub struct Entered {
+    calls: Calls,
     send_descriptors: bool,
 }
 
@@ -29,11 +35,42 @@ pub fn enter(policy: &Policy, report: &mut Report) -> Result<Entered, Error> {
     identity::follow_parent(policy, report)?;
     report.unreachable_devices = unreachable_devices(policy);
     landlock::restrict(policy, report)?;
-    Ok(Entered { send_descriptors: policy.send_descriptors })
+    Ok(Entered { calls: policy.calls, send_descriptors: policy.send_descriptors })
+}
+
+/// Everything that [`execute`] needs, made before the seal: afterwards it would not be allowed.
+pub struct Ready {
+    door: sys::Door,
+    name: String,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+pub fn prepare(program: &Program) -> Result<Ready, Error> {
+    let name = program.path.display().to_string();
+    let refused = |source: io::Error| Error::Execute { program: name.clone(), source };
+    let string = |bytes: &[u8]| CString::new(bytes).map_err(|e| refused(e.into()));
+    let path = string(program.path.as_os_str().as_bytes())?;
+    let door = sys::open_door(allowed_engine::DOOR, &path).map_err(refused)?;
+    let mut arguments = vec![path];
+    for argument in &program.arguments {
+        arguments.push(string(argument.as_bytes())?);
+    }
+    let mut environment = Vec::new();
+    for (key, value) in &program.environment {
+        environment.push(string(&[key.as_bytes(), b"=", value.as_bytes()].concat())?);
+    }
+    Ok(Ready { door, name, arguments, environment })
+}
+
+/// Returns only on failure.
+pub fn execute(ready: Ready) -> Error {
+    let source = sys::execute(&ready.door, &ready.arguments, &ready.environment);
+    Error::Execute { program: ready.name, source }
 }
 
 pub fn seal(entered: Entered, report: &mut Report) -> Result<(), Error> {
-    let rules = seccomp::install(entered.send_descriptors)?;
+    let rules = seccomp::install(entered.calls, entered.send_descriptors)?;
     let threads = every_thread_is_confined()?;
     let detail = format!("{rules} system calls allowed, in {threads} threads");
     report.note(Mechanism::SystemCalls, Level::InForce, detail);

@@ -1,6 +1,9 @@
 //! Owns the macOS sandbox profile. **Never run by us on a Mac.**
 
-use crate::{Error, Level, Mechanism, Policy, Report, sys};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::{Error, Level, Mechanism, Policy, Program, Report, sys};
 
 /// The profile is applied in one piece, by the second stage.
 pub struct Entered {
@@ -18,6 +21,18 @@ pub fn seal(entered: Entered, report: &mut Report) -> Result<(), Error> {
     sys::apply_profile(&entered.profile).map_err(|reason| Error::Profile { reason })?;
     report.note(Mechanism::Profile, Level::InForce, "sandbox_init");
     Ok(())
+}
+
+/// The program to become. The profile is inherited by it.
+pub fn prepare(program: &Program) -> Result<Command, Error> {
+    let mut command = Command::new(&program.path);
+    command.args(&program.arguments).env_clear().envs(program.environment.iter().cloned());
+    Ok(command)
+}
+
+pub fn execute(mut ready: Command) -> Error {
+    let source = ready.exec();
+    Error::Execute { program: ready.get_program().display().to_string(), source }
 }
 
 /// Denies by default; leaves what Metal is known to need: reading system libraries, the GPU's user
@@ -48,6 +63,15 @@ fn profile(policy: &Policy) -> String {
         // The escapes of Rust's string literals are those of the profile language.
         let path = format!("{:?}", path.display().to_string());
         text.push_str(&format!("(allow file-read* (subpath {path}))\n"));
+    }
+    for path in &policy.write_paths {
+        let path = format!("{:?}", path.display().to_string());
+        text.push_str(&format!("(allow file-read* file-write* network-bind (subpath {path}))\n"));
+        text.push_str("(allow network-inbound (local unix-socket))\n");
+    }
+    for path in &policy.execute_paths {
+        let path = format!("{:?}", path.display().to_string());
+        text.push_str(&format!("(allow process-exec file-read* (literal {path}))\n"));
     }
     text
 }

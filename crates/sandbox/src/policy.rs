@@ -14,6 +14,12 @@ pub struct Policy {
     pub list_paths: Vec<PathBuf>,
     /// Device nodes that may be opened for reading, writing and `ioctl`.
     pub device_paths: Vec<PathBuf>,
+    /// Directories in which files and unix sockets may be made, written and removed.
+    pub write_paths: Vec<PathBuf>,
+    /// Programs that may be executed: for [`crate::WarmUp::become_program`], the program and its loader.
+    pub execute_paths: Vec<PathBuf>,
+    /// Which system calls remain.
+    pub calls: Calls,
     /// Whom to become. `None` keeps the user; privileges are dropped in any case. Changing needs
     /// root, and a number of its own per worker keeps workers of different guests apart even where
     /// Landlock is missing.
@@ -39,6 +45,18 @@ pub struct Policy {
     pub oom_score_adj: Option<i32>,
     /// Scheduling niceness; GPU work is latency-sensitive, so the default leaves it alone.
     pub nice: Option<i32>,
+}
+
+/// Which list of system calls a confined process keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calls {
+    /// Those of a worker that was given its sockets and opens nothing new.
+    #[default]
+    Worker,
+    /// Those of an inference engine: it listens on a unix socket of its own, writes where
+    /// [`Policy::write_paths`] lets it, and is started by the one `execve` of
+    /// [`crate::WarmUp::become_program`].
+    Engine,
 }
 
 /// Upper limits on what a worker takes from the host.
@@ -125,6 +143,9 @@ impl Policy {
             read_paths: paths(LIBRARIES).chain(paths(MACHINE)).collect(),
             list_paths: paths(&["/dev/dri"]).collect(),
             device_paths: gpu_devices(Path::new("/dev")),
+            write_paths: Vec::new(),
+            execute_paths: Vec::new(),
+            calls: Calls::Worker,
             user: None,
             parent: None,
             limits: Limits::default(),
@@ -135,6 +156,13 @@ impl Policy {
             oom_score_adj: Some(500),
             nice: None,
         }
+    }
+
+    /// For an inference engine: like a worker with a GPU, and it may make its socket and its files in
+    /// the directories that the caller adds to [`Policy::write_paths`]. What it may read (model,
+    /// program, libraries) the caller adds to [`Policy::read_paths`].
+    pub fn engine() -> Policy {
+        Policy { calls: Calls::Engine, send_descriptors: false, ..Policy::gpu() }
     }
 
     /// Adds what the environment names as drivers: a Mesa built at home, for example. `variable`

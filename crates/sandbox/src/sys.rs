@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(target_os = "linux")]
+pub use door::{Door, execute, open as open_door};
+#[cfg(target_os = "linux")]
 pub use linux::{ignore_file_size_signal, unshare};
 #[cfg(target_os = "macos")]
 pub use macos::apply_profile;
@@ -29,6 +31,53 @@ mod linux {
             libc::SIG_ERR => Err(io::Error::last_os_error()),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod door {
+    use std::ffi::{CStr, CString, c_char};
+    use std::io;
+
+    /// A page that holds a program's path at an address of our choice.
+    pub struct Door {
+        address: *const c_char,
+    }
+
+    /// Maps the page at `address`, which nothing else may use, and writes `path` there.
+    pub fn open(address: usize, path: &CStr) -> io::Result<Door> {
+        const PAGE: usize = 4096;
+        let bytes = path.to_bytes_with_nul();
+        if bytes.len() > PAGE {
+            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+        }
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: an anonymous mapping of our own, which replaces no other: NOREPLACE refuses that.
+        let page = unsafe { libc::mmap(address as *mut _, PAGE, protection, flags, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // Kernels before 4.17 do not know NOREPLACE and take the address for a suggestion.
+        if page as usize != address {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        // SAFETY: the page is writable, ours alone, and at least as long as `bytes`.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), page.cast(), bytes.len()) };
+        Ok(Door { address: page.cast_const().cast() })
+    }
+
+    /// Becomes the program whose path is behind the door; returns why not.
+    pub fn execute(door: &Door, arguments: &[CString], environment: &[CString]) -> io::Error {
+        let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+            let all = strings.iter().map(|string| string.as_ptr());
+            all.chain([std::ptr::null()]).collect()
+        };
+        let (arguments, environment) = (pointers(arguments), pointers(environment));
+        // SAFETY: `address` is a C string in a page that is never unmapped, and both lists are arrays of
+        // C strings that end with null and live until the call returns.
+        unsafe { libc::execve(door.address, arguments.as_ptr(), environment.as_ptr()) };
+        io::Error::last_os_error()
     }
 }
 

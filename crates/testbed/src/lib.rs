@@ -4,11 +4,13 @@
 //! Only tests and `xtask` use this crate; no product code does.
 
 mod podman;
+mod program;
 mod rootfs;
 mod scratch;
 mod tools;
 
 pub use podman::Podman;
+pub use program::add_program;
 pub use rootfs::busybox_rootfs;
 pub use scratch::Scratch;
 pub use tools::{REQUIRE, find_tool, ready};

@@ -1,0 +1,207 @@
+//! Owns one running engine: its process, its socket, its log, its memory, its end.
+
+mod log;
+mod measure;
+mod slots;
+mod spawn;
+mod talk;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+pub use log::{Log, LogLine};
+pub use measure::{detect_budget, gpu_memory_of, memory_of};
+pub use slots::{SlotCache, SlotKey};
+pub use spawn::{Launcher, Spawner};
+pub use talk::{Answer, get, post};
+
+use crate::launcher::{Job, MARK, MODEL_REFUSED};
+
+/// Why an engine did not become ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// One sentence.
+    pub reason: String,
+    /// Memory was lacking: another try with more room may do.
+    pub out_of_memory: bool,
+}
+
+/// How to start it and when to give up.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub job: Job,
+    /// Where it will listen; its folder exists and is private.
+    pub socket: PathBuf,
+    /// Path of its health check.
+    pub health: String,
+    /// A large model on a slow disk takes minutes.
+    pub patience: Duration,
+}
+
+/// A process that was started.
+#[derive(Debug)]
+pub struct Instance {
+    process: Arc<spawn::Process>,
+    pub socket: PathBuf,
+    pub log: Log,
+    /// How long it took until it was ready.
+    pub took: Duration,
+}
+
+impl Instance {
+    /// Starts it and waits until it can serve.
+    ///
+    /// # Errors
+    /// [`NotReady`]; the process is gone then.
+    pub async fn start(spawner: &Spawner, start: &Start, log: Log) -> Result<Instance, NotReady> {
+        let began = Instant::now();
+        let plain = |reason: String| NotReady { reason, out_of_memory: false };
+        let process = spawner.spawn(&start.job, log.clone()).await.map_err(plain)?;
+        let mut instance = Instance { process, socket: start.socket.clone(), log, took: Duration::ZERO };
+        let outcome = instance.until_ready(start).await;
+        instance.took = began.elapsed();
+        match outcome {
+            Ok(()) => Ok(instance),
+            Err(not_ready) => {
+                instance.kill().await;
+                Err(not_ready)
+            }
+        }
+    }
+
+    /// Asks often at first, since a small model is ready in milliseconds.
+    async fn until_ready(&self, start: &Start) -> Result<(), NotReady> {
+        let deadline = tokio::time::Instant::now() + start.patience;
+        let mut pause = Duration::from_millis(2);
+        let mut exited = self.exited();
+        loop {
+            if let Ok(answer) = get(&self.socket, &start.health, Duration::from_secs(5)).await
+                && answer.status == 200
+            {
+                return Ok(());
+            }
+            tokio::select! {
+                status = ended(&mut exited) => return Err(self.why_it_ended(status)),
+                () = tokio::time::sleep(pause) => pause = (pause * 5 / 4).min(Duration::from_millis(25)),
+                () = tokio::time::sleep_until(deadline) => {
+                    let reason = format!("it was not ready after {} s", start.patience.as_secs());
+                    return Err(NotReady { reason, out_of_memory: false });
+                }
+            }
+        }
+    }
+
+    /// The reason in its own words where it gave one.
+    fn why_it_ended(&self, status: Option<ExitStatus>) -> NotReady {
+        let lines = self.log.tail(80);
+        let said = |line: &&LogLine| line.text.starts_with(MARK);
+        let launcher = lines.iter().rev().find(said).map(|line| line.text[MARK.len()..].to_owned());
+        if status.and_then(|status| status.code()) == Some(MODEL_REFUSED) {
+            let reason = launcher.unwrap_or_else(|| "the model was refused".to_owned());
+            return NotReady { reason, out_of_memory: false };
+        }
+        let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        let out_of_memory = memory_was_lacking(&texts) || killed_by_kernel(status);
+        let last = texts.iter().rev().find(|text| is_complaint(text)).or_else(|| texts.last());
+        let how = status.map_or("ended".to_owned(), |status| format!("ended with {status}"));
+        let said = last.map_or(String::new(), |text| format!(": {}", text.trim()));
+        let lack = if out_of_memory { " for want of memory" } else { "" };
+        NotReady { reason: format!("the engine {how}{lack}{said}"), out_of_memory }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid
+    }
+
+    /// Becomes `Some` when the process has ended.
+    pub fn exited(&self) -> watch::Receiver<Option<ExitStatus>> {
+        self.process.exited.clone()
+    }
+
+    /// Waits for the end.
+    pub async fn wait(&self) -> Option<ExitStatus> {
+        ended(&mut self.exited()).await
+    }
+
+    /// Ends it and waits until it is gone. An engine that serves nobody has nothing to tidy up.
+    pub async fn kill(&self) {
+        self.process.kill();
+        let _ = tokio::time::timeout(Duration::from_secs(30), self.wait()).await;
+        let _ = tokio::fs::remove_file(&self.socket).await;
+    }
+
+    /// The folder of its socket.
+    pub fn folder(&self) -> &Path {
+        self.socket.parent().unwrap_or(Path::new("/"))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.process.kill();
+    }
+}
+
+/// Waits for the end of a process; `None` if nobody can tell how it was.
+pub async fn ended(exited: &mut watch::Receiver<Option<ExitStatus>>) -> Option<ExitStatus> {
+    match exited.wait_for(Option::is_some).await {
+        Ok(status) => *status,
+        Err(_) => None,
+    }
+}
+
+/// Phrases with which engines and their libraries say that memory is lacking.
+const COMPLAINTS_OF_MEMORY: &[&str] = &[
+    "out of memory",
+    "outofdevicememory",
+    "outofhostmemory",
+    "cannot allocate memory",
+    "failed to allocate",
+    "unable to allocate",
+    "bad_alloc",
+    "cudamalloc failed",
+    "memoryerror",
+    "insufficient memory",
+    // A thread for whose stack there is no room.
+    "resource temporarily unavailable",
+];
+
+fn memory_was_lacking(lines: &[&str]) -> bool {
+    lines.iter().any(|line| {
+        let line = line.to_ascii_lowercase();
+        COMPLAINTS_OF_MEMORY.iter().any(|phrase| line.contains(phrase))
+    })
+}
+
+/// Nobody here kills a loading engine with SIGKILL before its deadline: it was the kernel.
+fn killed_by_kernel(status: Option<ExitStatus>) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    status.and_then(|status| status.signal()) == Some(rustix::process::Signal::KILL.as_raw())
+}
+
+fn is_complaint(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    ["error", "failed", "unable", "terminate", "what()", "exception"].iter().any(|word| line.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_of_memory_are_recognised() {
+        for line in [
+            "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 1",
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+            "ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+            "cudaMalloc failed: out of memory",
+        ] {
+            assert!(memory_was_lacking(&[line]), "{line}");
+        }
+        assert!(!memory_was_lacking(&["error loading model: tensor 'x' not found"]));
+    }
+}

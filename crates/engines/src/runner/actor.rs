@@ -1,0 +1,453 @@
+//! Owns the task that carries the scheduler's decisions out: one at a time, in order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::Plans;
+use super::load::{Loaded, Loader};
+use super::plan::{Plan, lock};
+use super::types::{Counters, Notice, Running, Waiting};
+use crate::Memory;
+use crate::instance::{Instance, Log, NotReady};
+use crate::scheduler::{
+    Arrival, Effect, Event, Failure, ModelId, Process, Rejection, Scheduler, Ticket, Time, Why,
+};
+
+/// What the actor is told. Answers go back through the senders inside.
+#[derive(Debug)]
+pub enum Message {
+    Plan { plan: Arc<Plan>, reload: bool, known: oneshot::Sender<()> },
+    Arrived { digest: String, arrival: Wish, answer: oneshot::Sender<Result<Granted, Rejection>> },
+    Cancelled(Ticket),
+    Finished { ticket: Ticket, tokens: Option<u32> },
+    Loaded { process: Process, outcome: Result<Loaded, NotReady> },
+    Ended { process: Process },
+    Evicted { process: Process, saved_slots: usize, why: Why },
+    Measured { process: Process, memory: Memory },
+    Unload { digest: Option<String>, names: oneshot::Sender<Vec<String>> },
+    Budget(Memory),
+    Drain(oneshot::Sender<()>),
+    Ps(oneshot::Sender<Vec<Running>>),
+    Queue(oneshot::Sender<Vec<Waiting>>),
+    LogOf { digest: String, log: oneshot::Sender<Option<Log>> },
+    Counters(oneshot::Sender<Counters>),
+}
+
+/// A request without its model's number, which only the actor knows.
+#[derive(Debug)]
+pub struct Wish {
+    pub ticket: Ticket,
+    pub caller: String,
+    pub weight: u32,
+    pub cost: u32,
+    pub keep_alive: Option<crate::KeepAlive>,
+}
+
+/// What a turn is made of.
+#[derive(Debug)]
+pub struct Granted {
+    pub process: Process,
+    pub plan: Arc<Plan>,
+    pub socket: std::path::PathBuf,
+    pub exited: watch::Receiver<Option<ExitStatus>>,
+    /// When the process became ready, and what that took.
+    pub ready_at: Instant,
+    pub load: Duration,
+    pub position: usize,
+}
+
+struct Known {
+    digest: String,
+    plan: Arc<Plan>,
+    log: Log,
+    process: Option<Live>,
+}
+
+/// A process that is up, with the plan that it was started by.
+struct Live {
+    number: Process,
+    instance: Arc<Instance>,
+    plan: Arc<Plan>,
+    ready_at: Instant,
+    peak: Memory,
+}
+
+type Answer = (oneshot::Sender<Result<Granted, Rejection>>, usize);
+
+pub struct Actor {
+    scheduler: Scheduler,
+    began: Instant,
+    loader: Loader,
+    messages: mpsc::UnboundedReceiver<Message>,
+    own: mpsc::WeakUnboundedSender<Message>,
+    models: BTreeMap<ModelId, Known>,
+    numbers: HashMap<String, ModelId>,
+    waiting: HashMap<Ticket, Answer>,
+    notices: broadcast::Sender<Notice>,
+    counters: Counters,
+    drained: Vec<oneshot::Sender<()>>,
+    plans: Plans,
+    log_lines: usize,
+}
+
+/// Between two measurements of what is up.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+impl Actor {
+    pub fn new(
+        scheduler: Scheduler,
+        loader: Loader,
+        messages: mpsc::UnboundedReceiver<Message>,
+        own: mpsc::WeakUnboundedSender<Message>,
+        notices: broadcast::Sender<Notice>,
+        plans: Plans,
+        log_lines: usize,
+    ) -> Actor {
+        Actor {
+            scheduler,
+            began: Instant::now(),
+            loader,
+            messages,
+            own,
+            models: BTreeMap::new(),
+            numbers: HashMap::new(),
+            waiting: HashMap::new(),
+            notices,
+            counters: Counters::default(),
+            drained: Vec::new(),
+            plans,
+            log_lines,
+        }
+    }
+
+    /// Until the last handle of the runner and the last turn are gone; all engines end with it.
+    pub async fn run(mut self) {
+        let mut measure = tokio::time::interval(MEASURE_EVERY);
+        measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let wake = self.scheduler.next_wake(self.now());
+            let wake = wake.map(|time| tokio::time::Instant::from_std(self.began + time));
+            let sleep = async {
+                match wake {
+                    Some(time) => tokio::time::sleep_until(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(message) => self.hear(message),
+                    None => return,
+                },
+                () = sleep => self.event(Event::Tick),
+                _ = measure.tick() => self.measure(),
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.began.elapsed()
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Plan { plan, reload, known } => {
+                self.learn(plan, reload);
+                let _ = known.send(());
+            }
+            Message::Arrived { digest, arrival, answer } => self.arrive(&digest, arrival, answer),
+            Message::Cancelled(ticket) => {
+                self.waiting.remove(&ticket);
+                self.counters.cancelled += 1;
+                self.event(Event::Cancelled(ticket));
+            }
+            Message::Finished { ticket, tokens } => self.event(Event::Finished { ticket, tokens }),
+            Message::Loaded { process, outcome } => self.loaded(process, outcome),
+            Message::Ended { process } => self.ended(process),
+            Message::Evicted { process, saved_slots, why } => self.evicted(process, saved_slots, why),
+            Message::Measured { process, memory } => self.measured(process, memory),
+            Message::Unload { digest, names } => self.unload(digest, names),
+            Message::Budget(budget) => self.event(Event::Budget(budget)),
+            Message::Drain(done) => {
+                self.drained.push(done);
+                self.event(Event::Drain);
+                self.tell_if_drained();
+            }
+            Message::Ps(answer) => drop(answer.send(self.ps())),
+            Message::Queue(answer) => drop(answer.send(self.queue())),
+            Message::LogOf { digest, log } => {
+                drop(log.send(self.known(&digest).map(|known| known.log.clone())))
+            }
+            Message::Counters(answer) => drop(answer.send(self.counters)),
+        }
+    }
+
+    fn known(&self, digest: &str) -> Option<&Known> {
+        self.models.get(self.numbers.get(digest)?)
+    }
+
+    fn learn(&mut self, plan: Arc<Plan>, reload: bool) {
+        let next = ModelId(self.numbers.len() as u64 + 1);
+        let id = *self.numbers.entry(plan.digest.clone()).or_insert(next);
+        let profile = plan.profile;
+        let lines = self.log_lines;
+        let known = self.models.entry(id).or_insert_with(|| Known {
+            digest: plan.digest.clone(),
+            plan: plan.clone(),
+            log: Log::new(lines),
+            process: None,
+        });
+        known.plan = plan;
+        self.event(Event::Model { model: id, profile, reload });
+    }
+
+    fn arrive(&mut self, digest: &str, wish: Wish, answer: oneshot::Sender<Result<Granted, Rejection>>) {
+        let Some(model) = self.numbers.get(digest).copied() else {
+            let _ = answer.send(Err(Rejection::Unknown));
+            return;
+        };
+        let Wish { ticket, caller, weight, cost, keep_alive } = wish;
+        self.waiting.insert(ticket, (answer, self.scheduler.waiting(model)));
+        self.event(Event::Arrived(Arrival { ticket, model, caller, weight, cost, keep_alive }));
+    }
+
+    /// Takes an event to the scheduler and carries out what it says, and what follows from that.
+    fn event(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for effect in self.scheduler.handle(self.now(), event) {
+                events.extend(self.carry_out(effect));
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Load { model, process, retry } => self.load(model, process, retry),
+            Effect::Evict { model, process, why } => self.evict(model, process, why),
+            Effect::Grant { ticket, process } => return self.grant(ticket, process),
+            Effect::Reject { ticket, why } => {
+                self.counters.rejected += 1;
+                if let Some((answer, _)) = self.waiting.remove(&ticket) {
+                    let _ = answer.send(Err(why));
+                }
+            }
+        }
+        None
+    }
+
+    fn grant(&mut self, ticket: Ticket, process: Process) -> Option<Event> {
+        let model = self.scheduler.model_of_process(process)?;
+        let live = self.models.get(&model)?.process.as_ref()?;
+        let (answer, position) = self.waiting.remove(&ticket)?;
+        let granted = Granted {
+            process,
+            plan: live.plan.clone(),
+            socket: live.instance.socket.clone(),
+            exited: live.instance.exited(),
+            ready_at: live.ready_at,
+            load: live.instance.took,
+            position,
+        };
+        self.counters.granted += 1;
+        // Who left in this moment gives the turn back at once.
+        answer.send(Ok(granted)).is_err().then_some(Event::Cancelled(ticket))
+    }
+
+    fn load(&mut self, model: ModelId, process: Process, retry: bool) {
+        let Some(known) = self.models.get(&model) else { return };
+        self.counters.loads += 1;
+        self.counters.oom_retries += u64::from(retry);
+        let (loader, plan, log) = (self.loader.clone(), known.plan.clone(), known.log.clone());
+        let own = self.own.clone();
+        tokio::spawn(async move {
+            let outcome = loader.load(plan, process, log).await;
+            tell(&own, Message::Loaded { process, outcome });
+        });
+    }
+
+    fn loaded(&mut self, process: Process, outcome: Result<Loaded, NotReady>) {
+        let Some(model) = self.scheduler.model_of_process(process) else { return };
+        let Some(known) = self.models.get_mut(&model) else { return };
+        let (name, digest) = (known.plan.name.clone(), known.digest.clone());
+        match outcome {
+            Ok(Loaded { instance, memory, plan, restored_slots }) => {
+                let took = instance.took;
+                self.loader.remember(&plan, memory, took);
+                let _ = self.notices.send(Notice::Loaded {
+                    model: name,
+                    digest,
+                    took,
+                    footprint: memory,
+                    restored_slots,
+                });
+                watch_for_end(self.own.clone(), process, &instance);
+                let ready_at = Instant::now();
+                known.process = Some(Live { number: process, instance, plan, ready_at, peak: memory });
+                self.event(Event::Loaded { process, footprint: memory });
+            }
+            Err(NotReady { reason, out_of_memory }) => {
+                self.counters.load_failures += 1;
+                known.log.push(&format!("pontoon: not loaded: {reason}"));
+                let reason = self.loader.planner.without_paths(&reason);
+                let notice =
+                    Notice::LoadFailed { model: name, digest, reason: reason.clone(), out_of_memory };
+                let _ = self.notices.send(notice);
+                let failure =
+                    if out_of_memory { Failure::OutOfMemory(reason) } else { Failure::Other(reason) };
+                self.event(Event::LoadFailed { process, failure });
+            }
+        }
+        self.tell_if_drained();
+    }
+
+    fn evict(&mut self, model: ModelId, process: Process, why: Why) {
+        let Some(live) = self.models.get_mut(&model).and_then(|known| known.process.take()) else { return };
+        self.counters.evictions += 1;
+        let (loader, own) = (self.loader.clone(), self.own.clone());
+        tokio::spawn(async move {
+            let saved_slots = loader.evict(&live.plan, &live.instance).await;
+            tell(&own, Message::Evicted { process, saved_slots, why });
+        });
+    }
+
+    fn evicted(&mut self, process: Process, saved_slots: usize, why: Why) {
+        let model = self.scheduler.model_of_process(process);
+        if let Some(known) = model.and_then(|model| self.models.get(&model)) {
+            if model.is_some_and(|model| self.scheduler.waiting(model) == 0) {
+                lock(&self.plans).remove(&known.digest);
+            }
+            let (model, digest) = (known.plan.name.clone(), known.digest.clone());
+            let _ = self.notices.send(Notice::Evicted { model, digest, why, saved_slots });
+        }
+        self.event(Event::Evicted { process });
+        self.tell_if_drained();
+    }
+
+    /// A process ended. One that is being evicted is heard of from its eviction.
+    fn ended(&mut self, process: Process) {
+        let Some(model) = self.scheduler.model_of_process(process) else { return };
+        let Some(known) = self.models.get_mut(&model) else { return };
+        if known.process.as_ref().is_none_or(|live| live.number != process) {
+            return;
+        }
+        known.process = None;
+        known.log.push("pontoon: the engine ended by itself");
+        self.counters.deaths += 1;
+        let _ =
+            self.notices.send(Notice::Died { model: known.plan.name.clone(), digest: known.digest.clone() });
+        self.event(Event::Died { process });
+        self.tell_if_drained();
+    }
+
+    fn unload(&mut self, digest: Option<String>, names: oneshot::Sender<Vec<String>>) {
+        let mut unloaded = Vec::new();
+        for (id, known) in &self.models {
+            let meant = digest.as_ref().is_none_or(|digest| *digest == known.digest);
+            if meant && self.scheduler.seen(self.now()).iter().any(|seen| seen.model == *id) {
+                unloaded.push((*id, known.plan.name.clone()));
+            }
+        }
+        for (model, _) in &unloaded {
+            self.event(Event::Unload { model: *model });
+        }
+        let _ = names.send(unloaded.into_iter().map(|(_, name)| name).collect());
+    }
+
+    fn measure(&self) {
+        for live in self.models.values().filter_map(|known| known.process.as_ref()) {
+            let (process, pid, own) = (live.number, live.instance.pid(), self.own.clone());
+            tokio::task::spawn_blocking(move || {
+                if let Some(memory) = crate::instance::memory_of(pid) {
+                    tell(&own, Message::Measured { process, memory });
+                }
+            });
+        }
+    }
+
+    /// The highest ever seen counts: what was needed once will be needed again.
+    fn measured(&mut self, process: Process, memory: Memory) {
+        let Some(model) = self.scheduler.model_of_process(process) else { return };
+        let live = self.models.get_mut(&model).and_then(|known| known.process.as_mut());
+        let Some(live) = live.filter(|live| live.number == process) else { return };
+        let peak = live.peak.max(memory);
+        if peak != live.peak {
+            live.peak = peak;
+            self.loader.remember(&live.plan, peak, live.instance.took);
+            self.event(Event::Measured { process, footprint: peak });
+        }
+    }
+
+    fn tell_if_drained(&mut self) {
+        if !self.drained.is_empty() && self.scheduler.seen(self.now()).is_empty() {
+            for done in self.drained.drain(..) {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn ps(&self) -> Vec<Running> {
+        let seen = self.scheduler.seen(self.now());
+        let rows = seen.into_iter().filter_map(|seen| {
+            let known = self.models.get(&seen.model)?;
+            let live = known.process.as_ref();
+            let plan = live.map_or(&known.plan, |live| &live.plan);
+            Some(Running {
+                digest: known.digest.clone(),
+                model: plan.name.clone(),
+                names: plan.names.clone(),
+                state: seen.state.to_owned(),
+                engine: plan.engine.label(),
+                modes: plan.modes.clone(),
+                pid: live.map(|live| live.instance.pid()),
+                memory: seen.memory,
+                estimated: live.is_none() && !plan.measured,
+                context_size: plan.context_size(),
+                slots: seen.slots,
+                serving: seen.serving,
+                waiting: seen.waiting,
+                idle: seen.idle,
+                expires_in: seen.expires_in,
+                pinned: seen.pinned,
+                up: seen.up,
+                load: live.map(|live| live.instance.took),
+                size: plan.size,
+            })
+        });
+        rows.collect()
+    }
+
+    fn queue(&self) -> Vec<Waiting> {
+        let places = self.scheduler.queue(self.now());
+        let rows = places.into_iter().filter_map(|place| {
+            let known = self.models.get(&place.model)?;
+            Some(Waiting {
+                caller: place.caller,
+                model: known.plan.name.clone(),
+                digest: known.digest.clone(),
+                position: place.position,
+                waited: place.waited,
+                expected: place.expected,
+            })
+        });
+        rows.collect()
+    }
+}
+
+/// Tells the actor something, if it is still there.
+fn tell(own: &mpsc::WeakUnboundedSender<Message>, message: Message) {
+    if let Some(own) = own.upgrade() {
+        let _ = own.send(message);
+    }
+}
+
+fn watch_for_end(own: mpsc::WeakUnboundedSender<Message>, process: Process, instance: &Instance) {
+    let mut exited = instance.exited();
+    tokio::spawn(async move {
+        crate::instance::ended(&mut exited).await;
+        tell(&own, Message::Ended { process });
+    });
+}

@@ -1,0 +1,66 @@
+//! Owns a turn: who has it may talk to the engine, and gives it back when done or gone.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::actor::Message;
+use super::types::Usage;
+use crate::instance::ended;
+use crate::scheduler::Ticket;
+
+/// A turn at an engine. Dropping it gives the turn back.
+#[derive(Debug)]
+pub struct Lease {
+    /// Where the engine listens.
+    pub socket: PathBuf,
+    /// Goes before `/v1/…` in paths.
+    pub base: &'static str,
+    /// What the engine calls its model; write it into the request.
+    pub engine_model: String,
+    /// The model's id.
+    pub digest: String,
+    /// The model's name, to show.
+    pub model: String,
+    pub engine: String,
+    /// Tokens of context of this turn.
+    pub context_size: u32,
+    /// Loading that this request waited for; zero if the model was there.
+    pub load: Duration,
+    /// All the time between asking and getting.
+    pub wait: Duration,
+    /// Requests of this model that waited when this one came.
+    pub position: usize,
+    pub(super) ticket: Ticket,
+    pub(super) exited: watch::Receiver<Option<ExitStatus>>,
+    /// Taken when the turn has been given back.
+    pub(super) back: Option<mpsc::UnboundedSender<Message>>,
+}
+
+impl Lease {
+    /// Gives the turn back with what it took, so that the caller is charged for that.
+    pub fn finish(mut self, usage: Usage) {
+        let tokens = usage.prompt_tokens.saturating_add(usage.completion_tokens);
+        self.give_back(Some(tokens));
+    }
+
+    /// Waits until the engine has ended. A connection that breaks says the same.
+    pub async fn gone(&self) {
+        ended(&mut self.exited.clone()).await;
+    }
+
+    fn give_back(&mut self, tokens: Option<u32>) {
+        if let Some(back) = self.back.take() {
+            // A runner that has stopped wants nothing back.
+            let _ = back.send(Message::Finished { ticket: self.ticket, tokens });
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back(None);
+    }
+}
