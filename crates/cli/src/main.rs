@@ -1,7 +1,10 @@
 //! `pontoon`: the command line. One file per verb; what they do is in the crates below.
 
 mod bench;
+mod config;
+mod engine;
 mod gpu;
+mod model;
 mod ps;
 mod run;
 mod serve;
@@ -36,6 +39,8 @@ enum Verb {
     /// The host's GPUs
     #[command(subcommand)]
     Gpu(gpu::Verb),
+    Model(model::Arguments),
+    Engine(engine::Arguments),
     Ps(ps::Arguments),
     /// Measure this host, natively and through Pontoon
     #[command(subcommand)]
@@ -50,6 +55,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Gpu(verb) => gpu::run(&verb),
+        Verb::Engine(arguments) => engine::run(arguments),
+        Verb::Model(arguments) => model::run(arguments),
         Verb::Ps(arguments) => ps::run(&arguments),
         Verb::Bench(verb) => bench::run(&verb),
         Verb::Run(arguments) => run::run(arguments),

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use pontoon_daemon::config::{Backend, Config, Token};
 
+use crate::config::ConfigFile;
+
 /// Serve this host's GPU to guests, until interrupted
 ///
 /// Guests connect to a unix socket that lies alone in its folder; mount that folder into a container, or
@@ -12,9 +14,8 @@ use pontoon_daemon::config::{Backend, Config, Token};
 /// seccomp. Limits are in the configuration file; docs/configuration.md explains every key.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Configuration file [default: /etc/pontoon/pontoon.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
     /// The guests' socket [default: $XDG_RUNTIME_DIR/pontoon/guest/pontoon.sock, for root /run/pontoon/guest/pontoon.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -36,12 +37,7 @@ pub struct Arguments {
 }
 
 fn config(arguments: &Arguments) -> Result<Config, String> {
-    let usual = PathBuf::from("/etc/pontoon/pontoon.toml");
-    let path = arguments.config.clone().or_else(|| usual.exists().then_some(usual));
-    let mut config = match path {
-        Some(path) => Config::read(&path).map_err(|error| error.to_string())?,
-        None => Config::default(),
-    };
+    let mut config = arguments.config.read()?;
     if let Some(file) = &arguments.token_file {
         let text = std::fs::read_to_string(file)
             .map_err(|error| format!("--token-file {}: {error}", file.display()))?;

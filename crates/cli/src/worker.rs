@@ -27,10 +27,15 @@ pub enum Verb {
         #[arg(long)]
         parent: Option<u32>,
     },
+    /// Check a model, confine this process, and become the engine; standard input is the order
+    Engine,
 }
 
 pub fn run(verb: Verb) -> Result<ExitCode, String> {
-    let Verb::Gpu { noop, adapter, require_gpu, uid, gid, parent } = verb;
+    let Verb::Gpu { noop, adapter, require_gpu, uid, gid, parent } = verb else {
+        // Before any thread and any logger: what becomes the engine inherits nothing of this program.
+        std::process::exit(pontoon_engines::launcher::run());
+    };
     pontoon_daemon::logging::start(format!("worker {}: ", std::process::id()));
     worker::run(&Options { noop, adapter, require_gpu, identity: uid.zip(gid), parent })?;
     Ok(ExitCode::SUCCESS)

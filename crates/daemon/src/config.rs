@@ -16,6 +16,12 @@ pub struct Config {
     pub gpu: Gpu,
     /// What one session may use.
     pub limits: Limits,
+    /// Where the model runner listens, and for whom.
+    pub http: pontoon_api::Config,
+    /// The store of models, registries, and what holds for every model.
+    pub models: pontoon_api::ModelsConfig,
+    /// Where engines are found.
+    pub engines: pontoon_engines::engine::EngineConfig,
 }
 
 /// Where guests connect.
@@ -188,6 +194,8 @@ impl Config {
                 return Err(format!("{key} is {value}; it must be a multiple of 4096 from 1 MiB to 64 GiB"));
             }
         }
+        self.http.check()?;
+        self.models.check()?;
         if self.gpu.pool > 64 {
             return Err(format!("gpu.pool is {}, the maximum is 64", self.gpu.pool));
         }

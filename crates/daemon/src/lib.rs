@@ -11,6 +11,7 @@ mod control;
 mod handshake;
 mod listen;
 pub mod logging;
+mod models;
 pub mod paths;
 mod pool;
 pub mod serve;
@@ -55,6 +56,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The model runner cannot start.
+    #[error("the model runner cannot start: {0}")]
+    Models(String),
     /// Anything else the system refused.
     #[error("{what}: {source}")]
     Io {

@@ -26,6 +26,40 @@ pub fn admin_socket(guest_socket: &Path) -> PathBuf {
     folder.with_file_name(name).join("admin.sock")
 }
 
+/// The folder for what outlives the daemon: `PONTOON_DATA`, else `/var/lib/pontoon` for root,
+/// `$XDG_DATA_HOME/pontoon` or `~/.local/share/pontoon` for others.
+pub fn data_folder() -> PathBuf {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(folder) = named("PONTOON_DATA") {
+        return folder;
+    }
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/pontoon");
+    }
+    let home = || named("HOME").unwrap_or_else(|| PathBuf::from("/")).join(".local/share");
+    named("XDG_DATA_HOME").unwrap_or_else(home).join("pontoon")
+}
+
+/// The store of models, unless the configuration names another.
+pub fn models_folder() -> PathBuf {
+    data_folder().join("models")
+}
+
+/// Installed engines.
+pub fn engines_folder() -> PathBuf {
+    data_folder().join("engines")
+}
+
+/// The model runner's socket for guests: beside the bridge's.
+pub fn models_socket(guest_socket: &Path) -> PathBuf {
+    guest_socket.with_file_name("models.sock")
+}
+
+/// The model runner's socket for the operator: beside the bridge's admin socket.
+pub fn models_admin_socket(guest_socket: &Path) -> PathBuf {
+    admin_socket(guest_socket).with_file_name("models.sock")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

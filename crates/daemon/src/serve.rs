@@ -1,7 +1,6 @@
 //! `pontoon serve`: the supervisor.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -9,9 +8,10 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::listen::{self, Door};
+use crate::models::Models;
 use crate::pool::Pool;
 use crate::session::Registry;
-use crate::{Config, Error, admin, paths};
+use crate::{Config, Error, admin, logging, paths};
 
 /// Runs the supervisor until it is told to end (`SIGINT`, `SIGTERM`).
 ///
@@ -50,16 +50,26 @@ pub fn run(config: &Config) -> Result<(), Error> {
         log::info!("listening on tcp:{}", tcp.local_addr().map_err(Error::io("reading the TCP address"))?);
         thread("tcp", Box::new(move || door.tcp(&tcp)))?;
     }
-    wait_for_the_end(&[socket, admin_path])
-}
-
-fn wait_for_the_end(sockets: &[PathBuf]) -> Result<(), Error> {
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(Error::io("watching for signals"))?;
-    let signal = signals.forever().next();
-    log::info!("ending on signal {}", signal.unwrap_or_default());
-    for socket in sockets {
-        let _ = std::fs::remove_file(socket);
+    let models = match config.http.enabled {
+        true => Some(Models::start(config, &socket, logging::tail())?),
+        false => None,
+    };
+    for address in models.iter().flat_map(Models::addresses) {
+        log::info!("models on {address}");
+    }
+    let signal = wait_for_a_signal()?;
+    log::info!("ending on signal {signal}");
+    for path in [&socket, &admin_path] {
+        let _ = std::fs::remove_file(path);
+    }
+    if let Some(models) = models {
+        models.end();
     }
     Ok(())
+}
+
+fn wait_for_a_signal() -> Result<i32, Error> {
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(Error::io("watching for signals"))?;
+    Ok(signals.forever().next().unwrap_or_default())
 }

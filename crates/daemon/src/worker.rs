@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pontoon_executor::{Arena, Backend, End, Host, NoArena, Session};
+use pontoon_executor::{Arena, Backend, End, Host, NoArena, Session, SharedBytes};
 use pontoon_sandbox::{Identity, Policy};
 use pontoon_transport::shared::{Bell, Download, Shared, Side, Upload};
 use pontoon_transport::{Error as LinkError, Receiver, Sender, Socket, Wake, send_all};
@@ -213,7 +213,8 @@ fn open_shared(
 ) -> Result<Link, LinkError> {
     let shared = Shared::open(memory, sizes(layout))?;
     let (producer, consumer) = shared.rings(Side::Host)?;
-    let arena = SharedArena { upload: shared.upload()?, download: shared.download()? };
+    let upload = shared.upload()?;
+    let arena = SharedArena { uploads: upload.for_ever()?, upload, download: shared.download()? };
     let sender = Sender::ring(socket.clone(), producer, Bell::from(to_guest));
     let receiver = Receiver::ring(socket.clone(), consumer, Bell::from(to_host));
     Ok((sender, receiver, Box::new(arena)))
@@ -222,6 +223,7 @@ fn open_shared(
 /// The arena in memory that the guest shares.
 struct SharedArena {
     upload: Upload,
+    uploads: SharedBytes,
     download: Download,
 }
 
@@ -240,6 +242,22 @@ impl Arena for SharedArena {
 
     fn free(&mut self, at: u64) {
         self.download.free(at);
+    }
+
+    fn uploads(&self) -> Option<SharedBytes> {
+        Some(self.uploads)
+    }
+
+    fn offset(&self, at: u64, len: u32) -> Result<u64, String> {
+        self.upload.offset(at, len as usize).map_err(|error| error.to_string())
+    }
+
+    fn reserve(&mut self, len: u64) -> Option<(u64, SharedBytes)> {
+        self.download.reserve(len).ok().flatten()
+    }
+
+    fn unreserve(&mut self, at: u64) {
+        self.download.unreserve(at);
     }
 }
 

@@ -3,6 +3,7 @@
 //! errors, callbacks.
 
 mod errors;
+mod in_place;
 mod mapping;
 mod programs;
 mod render;
@@ -78,6 +79,12 @@ behaviour! {
     mapping::map_errors,
     mapping::unmap_before_it_comes_through,
     mapping::map_on_submit,
+    in_place::writes_keep_their_order,
+    in_place::odd_sizes,
+    in_place::targets_that_go,
+    in_place::read_back_again_and_again,
+    in_place::read_back_reuses_memory,
+    in_place::writes_without_submission,
     render::clear_and_read,
     render::triangle,
     render::bundles_and_indirect,

@@ -22,6 +22,7 @@ pub const TOKEN: &str = "a token for tests, long enough";
 pub struct Setup {
     noop: bool,
     tcp: bool,
+    models: bool,
     toml: String,
     log: Option<PathBuf>,
 }
@@ -45,13 +46,22 @@ impl Setup {
         Self { tcp: true, ..self }
     }
 
+    /// The model runner as well, on a port of the system's choice.
+    pub fn models(self) -> Self {
+        Self { models: true, ..self }
+    }
+
     pub fn log_to(self, path: &str) -> Self {
         Self { log: Some(path.into()), ..self }
     }
 
     pub fn start(self) -> Daemon {
         let folder = Scratch::new("test").expect("a folder");
-        std::fs::write(folder.path().join("pontoon.toml"), &self.toml).unwrap();
+        let http = match self.models {
+            true => "http.listen = ['127.0.0.1:0']\n",
+            false => "http.enabled = false\n",
+        };
+        std::fs::write(folder.path().join("pontoon.toml"), format!("{http}{}", self.toml)).unwrap();
         std::fs::write(folder.path().join("token"), TOKEN).unwrap();
         let child = spawn(folder.path(), &self);
         let mut daemon = Daemon { child, folder, setup: self };
@@ -70,6 +80,7 @@ fn spawn(folder: &Path, setup: &Setup) -> Child {
     if setup.tcp {
         command.args(["--tcp", "127.0.0.1:0"]).arg("--token-file").arg(folder.join("token"));
     }
+    command.env("PONTOON_DATA", folder.join("data"));
     let log = setup.log.clone().unwrap_or_else(|| folder.join("log"));
     let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("pontoon")
@@ -96,6 +107,7 @@ impl Daemon {
         let deadline = Instant::now() + Duration::from_secs(30);
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err()
             || (self.setup.tcp && self.tcp().is_none())
+            || (self.setup.models && std::os::unix::net::UnixStream::connect(self.models_socket()).is_err())
         {
             assert!(self.child.try_wait().unwrap().is_none(), "the daemon ended: {}", self.log());
             assert!(Instant::now() < deadline, "the daemon does not listen: {}", self.log());
@@ -118,6 +130,18 @@ impl Daemon {
         let log = self.log();
         let (_, rest) = log.split_once("listening on tcp:")?;
         rest.split_once('\n').map(|(address, _)| address.to_owned())
+    }
+
+    /// Where the model runner listens on loopback.
+    pub fn models_url(&self) -> Option<String> {
+        let log = self.log();
+        let (_, rest) = log.rsplit_once("models on http://")?;
+        rest.split_once('\n').map(|(address, _)| format!("http://{address}"))
+    }
+
+    /// The model runner's socket for guests.
+    pub fn models_socket(&self) -> PathBuf {
+        self.folder.path().join("g/models.sock")
     }
 
     /// All that it and its workers have logged.
@@ -160,6 +184,8 @@ impl Daemon {
         Command::new(env!("CARGO_BIN_EXE_pontoon"))
             .args(arguments)
             .env("PONTOON_HOST", host)
+            .env("PONTOON_DATA", self.folder.path().join("data"))
+            .stdin(Stdio::null())
             .output()
             .expect("pontoon")
     }

@@ -1,0 +1,258 @@
+//! Side by side in one run: the same questions through Pontoon and directly to another server, in turns, so
+//! that whatever else the machine does falls on both.
+
+mod client;
+mod load;
+mod report;
+
+use std::time::Duration;
+
+use client::{Client, Sample};
+
+pub use client::Target;
+pub use load::{Mixed, Stretch};
+pub use report::{Compared, Idle, Prefix, Report};
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Pontoon; its admin socket or loopback listener, so that callers can be told apart.
+    pub ours: Target,
+    /// The other server.
+    pub against: Option<Target>,
+    /// The model as Pontoon knows it.
+    pub model: String,
+    /// The model as the other server knows it, where it matters there.
+    pub against_model: Option<String>,
+    /// How often each measurement is made.
+    pub rounds: usize,
+    /// Tokens of an answer whose speed is measured.
+    pub tokens: u32,
+    /// Words of a prompt whose speed is measured.
+    pub prompt_words: usize,
+    /// Words of the prefix that two callers share; 0 leaves that out.
+    pub prefix_words: usize,
+    /// Idle connections that are opened; 0 leaves that out.
+    pub idle: usize,
+}
+
+impl Options {
+    /// The usual amounts: a minute or two on a small model.
+    pub fn new(ours: Target, against: Option<Target>, model: impl Into<String>) -> Self {
+        Self {
+            ours,
+            against,
+            model: model.into(),
+            against_model: None,
+            rounds: 7,
+            tokens: 128,
+            prompt_words: 256,
+            prefix_words: 1500,
+            idle: 1000,
+        }
+    }
+}
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a target.
+    #[error("'{0}' is no server: write http://host:port or unix:/path")]
+    Target(String),
+    /// Nobody there.
+    #[error("cannot reach {target}: {source}")]
+    Connect {
+        /// Where.
+        target: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An error status.
+    #[error("{target} answered {status}: {text}")]
+    Refused {
+        /// Who.
+        target: String,
+        /// Status.
+        status: u16,
+        /// Body.
+        text: String,
+    },
+    /// Something else about HTTP.
+    #[error("an answer broke off or made no sense: {0}")]
+    Http(String),
+}
+
+impl Error {
+    fn http(error: impl std::fmt::Display) -> Self {
+        Self::Http(error.to_string())
+    }
+}
+
+/// One side of the comparison.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    target: &'a Target,
+    model: &'a str,
+    /// Whether it is Pontoon, which tells callers apart.
+    ours: bool,
+}
+
+impl Side<'_> {
+    fn client(&self, caller: &str) -> Client {
+        Client::new(self.target, self.model, self.ours.then_some(caller))
+    }
+}
+
+/// Measures everything.
+///
+/// # Errors
+/// The first thing that did not work.
+pub async fn run(options: Options) -> Result<Report, Error> {
+    let ours = Side { target: &options.ours, model: &options.model, ours: true };
+    let other = options.against_model.as_deref().unwrap_or(&options.model);
+    let mut sides = vec![ours];
+    if let Some(target) = &options.against {
+        sides.push(Side { target, model: other, ours: false });
+    }
+    // Loads the model, and warms what there is to warm.
+    for side in &sides {
+        for _ in 0..3 {
+            side.client("bench").ask("Hello", 8, true).await?;
+        }
+    }
+    let streams = streams(&options, &sides).await?;
+    let requests = requests(&options, &sides).await?;
+    let by = |index: usize| -> report::Side {
+        let samples = &streams[index];
+        report::Side {
+            one: median(samples.iter().map(|sample| rate(sample.tokens, sample.last - sample.first))),
+            first: median(requests[index].iter().map(|(_, streamed)| streamed.first.as_secs_f64())),
+            gap: median(samples.iter().map(|sample| sample.gap.as_secs_f64())),
+            request: median(requests[index].iter().map(|(whole, _)| whole.first.as_secs_f64())),
+            ..report::Side::default()
+        }
+    };
+    let mut results: Vec<report::Side> = (0..sides.len()).map(by).collect();
+    for (result, rate) in results.iter_mut().zip(eight(&options, &sides).await?) {
+        result.eight = rate;
+    }
+    for (result, rate) in results.iter_mut().zip(prompts(&options, &sides).await?) {
+        result.prompt = rate;
+    }
+    let mut mixed = Vec::new();
+    for side in &sides {
+        mixed.push(load::mixed(side).await?);
+    }
+    let prefix = if options.prefix_words > 0 { Some(prefix(&options, ours).await) } else { None };
+    let idle = if options.idle > 0 { load::idle(&options.ours, options.idle).await? } else { None };
+    Ok(Report::new(&options, results, mixed, prefix, idle))
+}
+
+/// One stream at a time, the sides in turns.
+async fn streams(options: &Options, sides: &[Side<'_>]) -> Result<Vec<Vec<Sample>>, Error> {
+    let mut clients: Vec<Client> = sides.iter().map(|side| side.client("bench")).collect();
+    let mut samples = vec![Vec::new(); sides.len()];
+    for round in 0..options.rounds {
+        for index in turn(round, sides.len()) {
+            samples[index].push(clients[index].ask("Tell me a long story", options.tokens, true).await?);
+        }
+    }
+    Ok(samples)
+}
+
+/// Short requests whose prompt the engine has cached: what is left is mostly the way there and back.
+async fn requests(options: &Options, sides: &[Side<'_>]) -> Result<Vec<Vec<(Sample, Sample)>>, Error> {
+    let mut clients: Vec<Client> = sides.iter().map(|side| side.client("bench")).collect();
+    let mut samples = vec![Vec::new(); sides.len()];
+    for round in 0..options.rounds * 30 {
+        for index in turn(round, sides.len()) {
+            let whole = clients[index].ask("Hello", 1, false).await?;
+            let streamed = clients[index].ask("Hello", 2, true).await?;
+            samples[index].push((whole, streamed));
+        }
+    }
+    Ok(samples)
+}
+
+/// Tokens a second of eight streams together.
+async fn eight(options: &Options, sides: &[Side<'_>]) -> Result<Vec<f64>, Error> {
+    let mut rates = vec![Vec::new(); sides.len()];
+    for round in 0..options.rounds.div_ceil(2) {
+        for index in turn(round, sides.len()) {
+            rates[index].push(load::together(&sides[index], 8, options.tokens).await?);
+        }
+    }
+    Ok(rates.into_iter().map(median).collect())
+}
+
+/// Prompt tokens a second, of prompts that nobody has sent before.
+async fn prompts(options: &Options, sides: &[Side<'_>]) -> Result<Vec<f64>, Error> {
+    let mut clients: Vec<Client> = sides.iter().map(|side| side.client("bench")).collect();
+    let mut rates = vec![Vec::new(); sides.len()];
+    for round in 0..options.rounds {
+        for index in turn(round, sides.len()) {
+            // One for each side: both may end at the same engine, which caches.
+            let prompt = words(options.prompt_words, (2 * round + index) as u64);
+            let sample = clients[index].ask(&prompt, 1, true).await?;
+            rates[index].push(rate(sample.prompt_tokens, sample.first));
+        }
+    }
+    Ok(rates.into_iter().map(median).collect())
+}
+
+/// Time to the first token of a prompt with a long prefix, for who sends it first and who sends it next.
+async fn prefix(options: &Options, ours: Side<'_>) -> Result<Prefix, String> {
+    let (mut colds, mut warms, mut tokens) = (Vec::new(), Vec::new(), 0);
+    for round in 0..options.rounds.clamp(1, 3) {
+        let shared = words(options.prefix_words, 5000 + round as u64);
+        let told = |error: Error| error.to_string();
+        let cold =
+            ours.client("first").ask(&format!("{shared} What was that?"), 2, true).await.map_err(told)?;
+        let warm =
+            ours.client("second").ask(&format!("{shared} Who said so?"), 2, true).await.map_err(told)?;
+        tokens = cold.prompt_tokens;
+        colds.push(cold.first.as_secs_f64());
+        warms.push(warm.first.as_secs_f64());
+    }
+    Ok(Prefix { prompt_tokens: tokens, first_seconds: median(colds), second_seconds: median(warms) })
+}
+
+/// Who goes first changes with each round.
+fn turn(round: usize, sides: usize) -> impl Iterator<Item = usize> {
+    (0..sides).map(move |at| if round.is_multiple_of(2) { at } else { sides - 1 - at })
+}
+
+/// Text that no cache knows: short words by a generator with this seed.
+fn words(count: usize, seed: u64) -> String {
+    let salt =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos()
+            as u64;
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt;
+    let mut text = String::with_capacity(count * 5);
+    for _ in 0..count {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let word = ["the", "old", "cat", "sees", "red", "sun", "and", "two", "men", "run", "far", "is"];
+        text.push_str(word[(state >> 33) as usize % word.len()]);
+        text.push(' ');
+    }
+    text
+}
+
+fn rate(count: u64, time: Duration) -> f64 {
+    let seconds = time.as_secs_f64();
+    if seconds > 0.0 { count.saturating_sub(1).max(1) as f64 / seconds } else { 0.0 }
+}
+
+/// The value in the middle.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+fn quantile(values: impl IntoIterator<Item = f64>, at: f64) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    if values.is_empty() {
+        return f64::NAN;
+    }
+    values[((values.len() - 1) as f64 * at).round() as usize]
+}

@@ -1,0 +1,50 @@
+//! Whole answers of OpenAI's paths.
+
+use serde_json::Value;
+
+use super::super::call::{Call, Endpoint, JSON, Reply};
+use super::super::chunk::{Counts, Usage};
+use super::super::error::{DialectError, ErrorKind};
+use super::logprobs::Legacy;
+use super::{Answer, embed, names, rank};
+
+/// Passes an engine's answer on under the name that the caller used.
+pub fn reply(call: &Call, answer: &Answer, body: &[u8]) -> Result<Reply, DialectError> {
+    if let Some(shape) = &answer.ranking {
+        return rank::reply(call, shape, body);
+    }
+    if call.endpoint == Endpoint::Embeddings && answer.embedding.rebuilds() {
+        return embed::reply(call, &answer.embedding, body);
+    }
+    let first = body.trim_ascii_start().first();
+    if first != Some(&b'{') {
+        return Err(not_an_answer(body));
+    }
+    let name = Value::from(call.model.as_str()).to_string();
+    let mut out = Vec::with_capacity(body.len() + name.len());
+    match answer.text_logprobs.then(|| Legacy::default().body(body)).flatten() {
+        Some(changed) => names::rename(&changed, name.as_bytes(), &mut out),
+        None => names::rename(body, name.as_bytes(), &mut out),
+    }
+    Ok(Reply { body: out, content_type: JSON, usage: usage(body), stored: None })
+}
+
+/// Reads `usage` out of an answer without parsing the rest of it.
+fn usage(body: &[u8]) -> Usage {
+    const KEY: &[u8] = b"\"usage\":";
+    let mut usage = Usage::default();
+    // Quotes inside strings are escaped, so the key cannot be part of a text; the last one is the answer's own.
+    if let Some(found) = memchr::memmem::rfind(body, KEY) {
+        let rest = &body[found + KEY.len()..];
+        if let Some(Ok(counts)) = serde_json::Deserializer::from_slice(rest).into_iter::<Counts>().next() {
+            usage.take_counts(&counts);
+        }
+    }
+    usage
+}
+
+/// The engine answered something that its interface does not have.
+pub fn not_an_answer(body: &[u8]) -> DialectError {
+    let shown = super::super::json::excerpt(body, 120);
+    DialectError::new(ErrorKind::EngineFailed, format!("the engine's answer makes no sense: {shown:?}"))
+}

@@ -1,0 +1,131 @@
+//! Tools and the choice of one: engines know `auto`, `none` and `required` only, so a named tool becomes the
+//! only one that is offered, and is required.
+
+use serde_json::Value;
+
+use super::super::error::DialectError;
+use super::super::json::{self, Object, Path, wrong};
+use super::super::limits;
+use super::{Request, fields, put};
+
+/// Which tools the model may or must call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// `auto`, `none` or `required`.
+    Plain(&'static str),
+    /// One of these tools; the flag says whether it must.
+    Among(Vec<String>, bool),
+}
+
+impl Choice {
+    /// A choice by its name in OpenAI's dialect.
+    pub fn named(text: &str) -> Option<Self> {
+        ["auto", "none", "required"].into_iter().find(|known| *known == text).map(Self::Plain)
+    }
+
+    /// The word that engines know.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Plain(word) => word,
+            Self::Among(_, true) => "required",
+            Self::Among(_, false) => "auto",
+        }
+    }
+
+    /// Leaves only the tools that may be called.
+    pub fn narrow(&self, tools: Vec<Value>, at: &str) -> Result<Vec<Value>, DialectError> {
+        let Self::Among(names, _) = self else { return Ok(tools) };
+        for name in names {
+            if !tools.iter().any(|tool| tool_name(tool) == Some(name)) {
+                let text = format!("{at} names the tool {name:?}, which is not among the tools");
+                return Err(DialectError::invalid(at, text));
+            }
+        }
+        Ok(tools
+            .into_iter()
+            .filter(|tool| tool_name(tool).is_some_and(|has| names.iter().any(|name| name == has)))
+            .collect())
+    }
+}
+
+fn tool_name(tool: &Value) -> Option<&str> {
+    tool.get("function")?.get("name")?.as_str()
+}
+
+/// Copies `tools` and `tool_choice` of a chat request.
+pub(super) fn copy(request: &mut Request<'_>) -> Result<(), DialectError> {
+    let at = Path::Key(&Path::Root, "tools");
+    if let Some(raw) = request.get("tools") {
+        match json::count(raw) {
+            None => return Err(wrong(&at, "an array of tools", &fields::value(raw))),
+            Some(count) if count > limits::TOOLS => {
+                let text = format!("tools has {count} elements, the limit is {}", limits::TOOLS);
+                return Err(DialectError::invalid("tools", text));
+            }
+            // Some engines take an empty array for tools without names.
+            Some(0) => return Ok(()),
+            Some(_) => {}
+        }
+    }
+    let Some(choice) = request.get("tool_choice") else {
+        request.copy("tools");
+        return Ok(());
+    };
+    let choice = parse(&fields::value(choice))?;
+    if let (Choice::Among(..), Some(raw)) = (&choice, request.get("tools")) {
+        let Value::Array(tools) = fields::value(raw) else { return Ok(()) };
+        let left = Value::from(choice.narrow(tools, "tool_choice")?);
+        put(&mut request.tail, "tools", &left.to_string());
+    } else {
+        request.copy("tools");
+    }
+    if request.get("tools").is_some() {
+        put(&mut request.tail, "tool_choice", &format!("\"{}\"", choice.word()));
+    }
+    Ok(())
+}
+
+/// `"auto"`, `{"type":"function","function":{"name":…}}`, or `{"type":"allowed_tools","allowed_tools":{…}}`.
+fn parse(value: &Value) -> Result<Choice, DialectError> {
+    let at = Path::Key(&Path::Root, "tool_choice");
+    let expected = "auto, none, required or an object that names a function";
+    if let Some(text) = value.as_str() {
+        return Choice::named(text).ok_or_else(|| wrong(&at, expected, value));
+    }
+    let object = Object::new(value, &at).map_err(|_| wrong(&at, expected, value))?;
+    match object.text("type")? {
+        Some("allowed_tools") => {
+            let inner = object.get("allowed_tools").unwrap_or(value);
+            let inner_at = Path::Key(&at, "allowed_tools");
+            allowed(Object::new(inner, &inner_at)?)
+        }
+        Some("function") | None => {
+            let function_at = Path::Key(&at, "function");
+            let function = object.get("function").ok_or_else(|| json::missing(&function_at))?;
+            let name = Object::new(function, &function_at)?.need_text("name")?;
+            Ok(Choice::Among(vec![name.to_owned()], true))
+        }
+        Some(_) => Err(wrong(&at, expected, value)),
+    }
+}
+
+/// A list of tools with a mode; the tools are named by `function.name` or by `name`.
+pub fn allowed(object: Object<'_, '_>) -> Result<Choice, DialectError> {
+    let required = match object.text("mode")? {
+        Some("required") => true,
+        Some("auto") | None => false,
+        Some(other) => {
+            let at = Path::Key(object.at, "mode");
+            return Err(wrong(&at, "auto or required", &Value::from(other)));
+        }
+    };
+    let tools_at = Path::Key(object.at, "tools");
+    let tools = object.list("tools", limits::TOOLS)?.ok_or_else(|| json::missing(&tools_at))?;
+    let mut names = Vec::with_capacity(tools.len());
+    for (index, tool) in tools.iter().enumerate() {
+        let at = Path::Index(&tools_at, index);
+        let name = tool_name(tool).or_else(|| tool.get("name")?.as_str());
+        names.push(name.ok_or_else(|| wrong(&at, "an object that names a function", tool))?.to_owned());
+    }
+    Ok(Choice::Among(names, required))
+}

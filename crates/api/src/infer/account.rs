@@ -1,0 +1,183 @@
+//! What one request used: its turn, its tokens and times, and how it ended. Whatever happens, a request
+//! is accounted for once, at the latest when this is dropped.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pontoon_engines::{Lease, Usage as EngineUsage};
+
+use crate::dialect::{Endpoint, Usage};
+use crate::metrics::OfModel;
+use crate::rates::Turn;
+use crate::recorder::Record;
+use crate::server::Shared;
+
+/// The account of one request.
+pub struct Account {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    turn: Turn,
+    started: Instant,
+    record: Record,
+    lease: Option<Lease>,
+    of_model: Option<OfModel>,
+    /// Tokens seen so far, and when the last came.
+    seen: u64,
+    last: Instant,
+    answer: Vec<u8>,
+    open: bool,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With its answer.
+    Ok,
+    /// With an error.
+    Failed,
+    /// The caller went.
+    Cancelled,
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Account {
+    /// Opens one. `record` holds what is known of the request.
+    pub fn open(
+        shared: Arc<Shared>,
+        endpoint: Endpoint,
+        turn: Turn,
+        started: Instant,
+        record: Record,
+    ) -> Self {
+        shared.metrics.running().inc();
+        Self {
+            shared,
+            endpoint,
+            turn,
+            started,
+            record,
+            lease: None,
+            of_model: None,
+            seen: 0,
+            last: started,
+            answer: Vec::new(),
+            open: true,
+        }
+    }
+
+    /// The caller's share of turns.
+    pub fn weight(&self) -> u32 {
+        self.turn.weight
+    }
+
+    /// A turn on an engine was given.
+    pub fn granted(&mut self, lease: Lease) -> &Lease {
+        let of_model = self.shared.metrics.of_model(&lease.model);
+        of_model.queued(lease.wait);
+        self.of_model = Some(of_model);
+        self.record.model.clone_from(&lease.model);
+        self.record.queue_ms = millis(lease.wait);
+        self.record.load_ms = millis(lease.load);
+        self.lease.insert(lease)
+    }
+
+    /// The turn is given back: its engine is gone.
+    pub fn returned(&mut self) {
+        self.lease = None;
+    }
+
+    /// Name of the model's record; the store's name once there is a turn.
+    pub fn known_model(&mut self, name: &str) {
+        name.clone_into(&mut self.record.model);
+    }
+
+    /// Time since the request's head was read.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// So many tokens have come in all.
+    pub fn tokens(&mut self, total: u64) {
+        if total <= self.seen {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(of_model) = &self.of_model {
+            if self.seen == 0 {
+                let first = now.saturating_duration_since(self.started);
+                self.record.first_token_ms = Some(millis(first));
+                of_model.first(first);
+            } else {
+                let gap = now.saturating_duration_since(self.last).as_secs_f64();
+                of_model.between.observe(gap / (total - self.seen) as f64);
+            }
+        }
+        (self.seen, self.last) = (total, now);
+    }
+
+    /// Keeps a piece of the answer, where bodies are kept.
+    pub fn answered(&mut self, bytes: &[u8]) {
+        let room = self.shared.recorder.keeps().saturating_sub(self.answer.len());
+        self.answer.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Keeps an answer for the Responses API.
+    pub fn keep(&self, stored: crate::dialect::Stored) {
+        let caller: Arc<str> = self.record.caller.as_str().into();
+        self.shared.answers.keep(&caller, stored, Instant::now());
+    }
+
+    /// Closes the account.
+    pub fn close(&mut self, outcome: Outcome, status: u16, usage: Usage, error: Option<&str>) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let took = self.elapsed();
+        // A request that was cancelled or failed did work that nobody counted: dropping its lease charges what
+        // it was expected to cost.
+        if let Some(lease) = self.lease.take().filter(|_| usage.measured || outcome == Outcome::Ok) {
+            let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
+            lease.finish(EngineUsage {
+                prompt_tokens: count(usage.prompt_tokens),
+                completion_tokens: count(usage.completion_tokens),
+            });
+        }
+        self.turn.spend(usage.prompt_tokens + usage.completion_tokens);
+        let metrics = &self.shared.metrics;
+        metrics.running().dec();
+        let endpoint = format!("{:?}", self.endpoint);
+        metrics.ended(&endpoint, &self.record.caller, &self.record.model, outcome.word(), usage, took);
+        if self.record.model.is_empty() {
+            return;
+        }
+        let mut record = std::mem::take(&mut self.record);
+        record.response = self.shared.recorder.body(&self.answer);
+        record.error = error.unwrap_or_default().to_owned();
+        record.status_code = status;
+        record.outcome = outcome.word();
+        record.duration_ms = millis(took);
+        record.prompt_tokens = usage.prompt_tokens;
+        record.cached_tokens = usage.cached_tokens;
+        record.completion_tokens = usage.completion_tokens;
+        self.shared.recorder.add(record);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.close(Outcome::Cancelled, 499, Usage::default(), None);
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,348 @@
+//! Running a model for a caller: the request to a turn on an engine, and its answer back.
+
+pub mod account;
+pub mod engine;
+pub mod stream;
+
+use std::future::poll_fn;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Response, StatusCode};
+use pontoon_engines as engines;
+use serde::Deserialize;
+
+use crate::body::AnswerBody;
+use crate::dialect::{self, Action, Call, DialectError, Endpoint, EngineRequest, ErrorKind, Meta, Usage};
+use crate::recorder::Record;
+use crate::reply::{self, Answer};
+use crate::server::Ask;
+use account::{Account, Outcome};
+use engine::Carrier;
+use stream::Stream;
+
+/// Bytes of an engine's answer that is not streamed: 2048 embeddings of 8192 numbers fit.
+const MAX_ANSWER: usize = 512 << 20;
+
+/// An engine that breaks off this soon was dying before it saw the request.
+const DYING: Duration = Duration::from_millis(250);
+
+/// Tokens that are counted for an answer whose length nobody has limited, when turns are given.
+const USUAL_ANSWER: u32 = 256;
+
+/// Answers an inference request.
+///
+/// # Errors
+/// In the words of the caller's dialect.
+pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
+    let shared = &ask.shared;
+    if ask.headers.get("x-preload-only").is_some_and(|value| value == "true") {
+        return preload(ask, &body).await;
+    }
+    let history = |id: &str| shared.answers.find(&ask.caller.id, id, ask.started);
+    let call = dialect::prepare(endpoint, &body, &history)?;
+    let turn = shared.rates.admit(&ask.caller.id, ask.started).map_err(|exceeded| {
+        DialectError::new(ErrorKind::QueueFull, exceeded.message).with_retry_after(exceeded.retry_after)
+    })?;
+    let mut account = Account::open(shared.clone(), endpoint, turn, ask.started, record(ask, &body));
+    drop(body);
+    let answer = match &call.action {
+        Action::Run(request) => exchange(ask, &call, request, &mut account).await,
+        Action::Load => load(ask, &call, &mut account).await,
+        Action::Unload => unload(ask, &call).await,
+    };
+    let answer = match answer {
+        Ok(Exchange::Whole(reply, usage)) => {
+            account.close(Outcome::Ok, 200, usage, None);
+            reply
+        }
+        Ok(Exchange::Stream(response, body, carrier, meta)) => {
+            let silence = Duration::from_secs(shared.config.limits.engine_seconds);
+            let stream = Stream::new(body, carrier, call.translator(&meta), account, silence);
+            reply::with_body(response, AnswerBody::engine(stream))
+        }
+        Err(error) => {
+            account.close(
+                Outcome::Failed,
+                error.status(endpoint.dialect()),
+                Usage::default(),
+                Some(&error.message),
+            );
+            return Err(error);
+        }
+    };
+    Ok(ignored(answer, &call))
+}
+
+enum Exchange {
+    Whole(Response<AnswerBody>, Usage),
+    Stream(HeaderMap, Incoming, Carrier, Meta),
+}
+
+/// Takes a turn and asks the engine. An engine that was dying when the turn was given is replaced once: the
+/// caller has seen nothing of it.
+async fn exchange(
+    ask: &Ask,
+    call: &Call,
+    request: &EngineRequest,
+    account: &mut Account,
+) -> Result<Exchange, DialectError> {
+    let silence = Duration::from_secs(ask.shared.config.limits.engine_seconds);
+    let mut first = true;
+    let (sent, streams, meta, position) = loop {
+        let lease = acquire(ask, call, request.cost(), account).await?;
+        let (meta, position) =
+            (Meta { request_id: ask.id.clone(), started: ask.at, load: lease.load }, lease.position);
+        let posted = Instant::now();
+        match post(ask, request, lease, silence).await {
+            Ok((sent, streams)) => break (sent, streams, meta, position),
+            // A request that kills engines takes longer, and is not tried on another.
+            Err(Posting::Broken(failure)) if first && posted.elapsed() < DYING => {
+                log::info!("an engine was gone when its turn came: {failure}");
+                let _ = tokio::time::timeout(Duration::from_secs(1), lease.gone()).await;
+                account.returned();
+                first = false;
+            }
+            Err(Posting::Broken(failure)) => {
+                return Err(DialectError::new(ErrorKind::EngineFailed, failure.to_string()));
+            }
+            Err(Posting::Silent) => return Err(silent(silence)),
+        }
+    };
+    let (answer, carrier) = sent;
+    let mut headers = HeaderMap::new();
+    headers.insert("x-pontoon-queue-position", position.into());
+    let status = answer.status().as_u16();
+    if call.stream && streams && status == 200 {
+        headers.insert("content-type", reply::value(call.content_type()));
+        return Ok(Exchange::Stream(headers, answer.into_body(), carrier, meta));
+    }
+    let body = whole(answer.into_body(), carrier, silence).await?;
+    let reply = call.reply(&meta, account.elapsed(), status, &body)?;
+    account.answered(&reply.body);
+    if let Some(stored) = reply.stored {
+        account.keep(stored);
+    }
+    headers.insert("content-type", reply::value(reply.content_type));
+    Ok(Exchange::Whole(reply::with_body(headers, AnswerBody::whole(reply.body)), reply.usage))
+}
+
+/// Why an engine did not begin to answer.
+enum Posting {
+    Broken(engine::Failure),
+    Silent,
+}
+
+/// Posts a request, or what stands in for it where the engine does not know its path. Also whether what was
+/// posted asks for a stream.
+async fn post(
+    ask: &Ask,
+    mut request: &EngineRequest,
+    lease: &engines::Lease,
+    silence: Duration,
+) -> Result<((Response<Incoming>, Carrier), bool), Posting> {
+    loop {
+        let path = format!("{}{}", lease.base, request.path);
+        let body = request.body(&lease.engine_model).into();
+        let sending = ask.shared.engines.post(&lease.socket, &path, body);
+        let sent = tokio::time::timeout(silence, sending).await.map_err(|_| Posting::Silent)?;
+        let sent = sent.map_err(|failure| {
+            ask.shared.engines.forget(&lease.socket);
+            Posting::Broken(failure)
+        })?;
+        match &request.fallback {
+            // The carrier goes with the answer that nobody reads.
+            Some(fallback) if matches!(sent.0.status().as_u16(), 404 | 405 | 501) => request = fallback,
+            _ => return Ok((sent, request.stream)),
+        }
+    }
+}
+
+/// A turn on an engine with the call's model.
+async fn acquire<'a>(
+    ask: &Ask,
+    call: &Call,
+    cost: u32,
+    account: &'a mut Account,
+) -> Result<&'a engines::Lease, DialectError> {
+    let request = wanted(ask, call, cost, account.weight());
+    match ask.shared.runner.acquire(request).await {
+        Ok(lease) => Ok(account.granted(lease)),
+        Err(refused) => {
+            // The caller's own word for a model is no name for records until the store knows it.
+            if !matches!(refused.kind, engines::Refusal::NotFound | engines::Refusal::Invalid) {
+                account.known_model(&call.model);
+            }
+            Err(refusal(refused))
+        }
+    }
+}
+
+fn wanted(ask: &Ask, call: &Call, cost: u32, weight: u32) -> engines::Request {
+    let settings = engines::Settings { context_size: call.context_size, ..Default::default() };
+    engines::Request {
+        model: call.model.clone(),
+        caller: engines::Caller { id: ask.caller.id.to_string(), weight },
+        mode: match call.mode {
+            dialect::Mode::Chat => engines::Mode::Chat,
+            dialect::Mode::Embedding => engines::Mode::Embedding,
+            dialect::Mode::Rerank => engines::Mode::Rerank,
+        },
+        cost,
+        keep_alive: call.keep_alive.map(|keep| match keep {
+            dialect::KeepAlive::Forever => engines::KeepAlive::Forever,
+            dialect::KeepAlive::For(time) => engines::KeepAlive::For(time),
+        }),
+        settings,
+    }
+}
+
+/// Reads an engine's whole answer.
+async fn whole(mut body: Incoming, mut carrier: Carrier, silence: Duration) -> Result<Bytes, DialectError> {
+    let mut first: Option<Bytes> = None;
+    let mut all: Vec<u8> = Vec::new();
+    loop {
+        let data = poll_fn(|context| carrier.poll_data(&mut body, context));
+        let data = tokio::time::timeout(silence, data).await.map_err(|_| silent(silence))?;
+        let Some(data) = data else { break };
+        let data = data.map_err(|error| {
+            DialectError::new(
+                ErrorKind::EngineFailed,
+                format!("the engine broke off in the middle of its answer: {error}"),
+            )
+        })?;
+        if all.len() + data.len() > MAX_ANSWER {
+            let message =
+                format!("the engine's answer is longer than {MAX_ANSWER} bytes; ask for less at once");
+            return Err(DialectError::new(ErrorKind::EngineFailed, message));
+        }
+        match (&first, all.is_empty()) {
+            (None, true) => first = Some(data),
+            _ => {
+                if let Some(first) = first.take() {
+                    all.extend_from_slice(&first);
+                }
+                all.extend_from_slice(&data);
+            }
+        }
+    }
+    carrier.finish();
+    Ok(first.unwrap_or_else(|| all.into()))
+}
+
+fn silent(limit: Duration) -> DialectError {
+    let message = format!("the engine has been silent for {} s, which is the limit", limit.as_secs());
+    DialectError::new(ErrorKind::Timeout, message)
+}
+
+async fn load(ask: &Ask, call: &Call, account: &mut Account) -> Result<Exchange, DialectError> {
+    let (load, position) = {
+        let lease = acquire(ask, call, 1, account).await?;
+        (lease.load, lease.position)
+    };
+    let meta = Meta { request_id: ask.id.clone(), started: ask.at, load };
+    let mut answer = immediate(call.immediate(&meta, account.elapsed()));
+    answer.headers_mut().insert("x-pontoon-queue-position", position.into());
+    Ok(Exchange::Whole(answer, Usage::default()))
+}
+
+/// Unloads a model that nobody else uses; one that somebody uses stays until it is idle.
+async fn unload(ask: &Ask, call: &Call) -> Result<Exchange, DialectError> {
+    let runner = &ask.shared.runner;
+    let model = crate::manage::resolve(&ask.shared, &call.model).await?;
+    let name = model.display_name();
+    let busy = runner
+        .ps()
+        .await
+        .iter()
+        .any(|running| running.model == name && running.serving + running.waiting > 0);
+    if !busy {
+        let gone = runner.unload(engines::Which::Model(call.model.clone())).await;
+        gone.map_err(refusal)?;
+    }
+    let meta = Meta { request_id: ask.id.clone(), started: ask.at, load: Duration::ZERO };
+    Ok(Exchange::Whole(immediate(call.immediate(&meta, ask.started.elapsed())), Usage::default()))
+}
+
+fn immediate(reply: dialect::Reply) -> Response<AnswerBody> {
+    reply::bytes(StatusCode::OK, reply.content_type, reply.body)
+}
+
+/// Docker's CLI loads a model before the first prompt: an empty chat with a header.
+async fn preload(ask: &Ask, body: &[u8]) -> Answer {
+    #[derive(Deserialize)]
+    struct Named {
+        model: String,
+    }
+    let Named { model } = serde_json::from_slice(body).map_err(|error| {
+        DialectError::new(ErrorKind::InvalidRequest, format!("no model is named: {error}"))
+    })?;
+    let request = engines::Request {
+        model,
+        caller: engines::Caller { id: ask.caller.id.to_string(), weight: 1 },
+        mode: engines::Mode::Chat,
+        cost: 1,
+        keep_alive: None,
+        settings: Default::default(),
+    };
+    let lease = ask.shared.runner.acquire(request).await.map_err(refusal)?;
+    lease.finish(engines::Usage::default());
+    Ok(reply::bytes(StatusCode::OK, "application/json", b"{}".as_slice()))
+}
+
+/// A refusal in words that dialects have a status for.
+pub fn refusal(refused: engines::AcquireError) -> DialectError {
+    use engines::Refusal;
+    let (kind, retry_after) = match refused.kind {
+        Refusal::NotFound => (ErrorKind::ModelNotFound, None),
+        Refusal::WrongMode => (ErrorKind::NotSupported, None),
+        Refusal::Invalid => (ErrorKind::InvalidRequest, None),
+        Refusal::TooBig => (ErrorKind::NotSupported, None),
+        Refusal::QueueFull { retry_after } => (ErrorKind::QueueFull, Some(retry_after)),
+        Refusal::LoadFailed { retry_after } => (ErrorKind::LoadFailed, retry_after),
+        Refusal::NoEngine => (ErrorKind::Unavailable, None),
+        Refusal::Draining => (ErrorKind::Unavailable, Some(Duration::from_secs(5))),
+    };
+    let error = DialectError::new(kind, refused.message);
+    match retry_after {
+        Some(after) => error.with_retry_after(after),
+        None => error,
+    }
+}
+
+fn record(ask: &Ask, body: &[u8]) -> Record {
+    let agent = ask.headers.get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Record {
+        id: ask.id.clone(),
+        method: "POST".into(),
+        url: ask.path.clone(),
+        request: ask.shared.recorder.body(body),
+        timestamp: now.as_secs(),
+        user_agent: agent.chars().take(200).collect(),
+        caller: ask.caller.id.to_string(),
+        ..Record::default()
+    }
+}
+
+/// Tells the caller which of its fields were left out.
+fn ignored(mut answer: Response<AnswerBody>, call: &Call) -> Response<AnswerBody> {
+    if !call.ignored.is_empty() {
+        let mut names = call.ignored.join(",");
+        names.retain(|c| c.is_ascii_graphic());
+        names.truncate(500);
+        if let Ok(value) = names.parse() {
+            answer.headers_mut().insert("x-pontoon-ignored", value);
+        }
+    }
+    answer
+}
+
+impl EngineRequest {
+    /// Tokens that this request is likely to take, for the order of turns.
+    fn cost(&self) -> u32 {
+        let prompt = u32::try_from(self.prompt_bytes / 4).unwrap_or(u32::MAX);
+        prompt.saturating_add(self.max_tokens.unwrap_or(USUAL_ANSWER))
+    }
+}

@@ -1,0 +1,118 @@
+//! An answer on its way from an engine to its caller: polled by the caller's own connection, so that there
+//! is no task and no channel between the two, and dropped with it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::account::{Account, Outcome};
+use super::engine::Carrier;
+use crate::dialect::{DialectError, End, ErrorKind, StreamTranslator};
+
+/// A streamed answer.
+pub struct Stream {
+    /// `None` once it is over.
+    source: Option<(Incoming, Carrier)>,
+    translator: StreamTranslator,
+    account: Account,
+    out: Vec<u8>,
+    silence: Duration,
+    heard: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Stream {
+    /// Puts one together.
+    pub fn new(
+        body: Incoming,
+        carrier: Carrier,
+        translator: StreamTranslator,
+        account: Account,
+        silence: Duration,
+    ) -> Self {
+        let timer = Box::pin(tokio::time::sleep(silence));
+        let (out, heard) = (Vec::new(), Instant::now());
+        Self { source: Some((body, carrier)), translator, account, out, silence, heard, timer }
+    }
+
+    /// The next bytes for the caller.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            let Some((body, carrier)) = &mut self.source else { return Poll::Ready(None) };
+            match carrier.poll_data(body, context) {
+                Poll::Ready(Some(Ok(data))) => self.take(&data),
+                Poll::Ready(Some(Err(error))) => {
+                    log::info!("an engine broke off in the middle of an answer: {error}");
+                    let gone = "the engine broke off in the middle of this answer; try again";
+                    self.end(Some(DialectError::new(ErrorKind::EngineFailed, gone)), false);
+                }
+                Poll::Ready(None) => self.end(None, true),
+                Poll::Pending => {
+                    if self.silent(context) {
+                        let seconds = self.silence.as_secs();
+                        let silent =
+                            format!("the engine has been silent for {seconds} s, which is the limit");
+                        self.end(Some(DialectError::new(ErrorKind::Timeout, silent)), false);
+                    } else {
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if !self.out.is_empty() {
+                self.account.answered(&self.out);
+                return Poll::Ready(Some(Bytes::from(std::mem::take(&mut self.out))));
+            }
+        }
+    }
+
+    fn take(&mut self, data: &[u8]) {
+        self.heard = Instant::now();
+        self.translator.push(self.account.elapsed(), data, &mut self.out);
+        self.account.tokens(self.translator.tokens());
+        if self.translator.ended() && self.translator.failed().is_some() {
+            self.end(None, false);
+        }
+    }
+
+    fn silent(&mut self, context: &mut Context<'_>) -> bool {
+        while self.timer.as_mut().poll(context).is_ready() {
+            let until = self.heard + self.silence;
+            if until <= Instant::now() {
+                return true;
+            }
+            self.timer.as_mut().reset(until);
+        }
+        false
+    }
+
+    /// Writes the last events and closes the account. `whole`: the engine's answer was read to its end.
+    fn end(&mut self, failure: Option<DialectError>, whole: bool) {
+        let source = self.source.take();
+        let end = failure.as_ref().map_or(End::Complete, End::Failed);
+        self.translator.finish(self.account.elapsed(), end, &mut self.out);
+        self.account.tokens(self.translator.tokens());
+        if let Some((body, carrier)) = source {
+            drop(body);
+            if whole {
+                carrier.finish();
+            }
+        }
+        if let Some(stored) = self.translator.take_stored() {
+            self.account.keep(stored);
+        }
+        let (usage, failed) = (self.translator.usage(), self.translator.failed());
+        let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Ok };
+        self.account.close(outcome, 200, usage, failed);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.account.close(Outcome::Cancelled, 499, self.translator.usage(), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! What lists show of each model. Facts come from the weights' headers and are remembered by digest.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use pontoon_models::check::Mode;
+use pontoon_models::{Digest, Error, Facts, Format, Model, Role, Store};
+
+use super::blocking;
+use crate::dialect::{Capability, Dialect, DialectError, ModelCard, anthropic, openai};
+use crate::reply::{self, Answer};
+use crate::server::{Ask, Shared};
+
+/// Models whose facts are remembered.
+const MAX_FACTS: usize = 4096;
+
+/// What is remembered.
+#[derive(Debug, Clone, Default)]
+pub struct Cards(Arc<Mutex<HashMap<Digest, Option<Facts>>>>);
+
+impl Cards {
+    /// The card of a model.
+    pub fn of(&self, store: &Store, model: &Model) -> ModelCard {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&model.digest).cloned();
+        let facts = known.unwrap_or_else(|| {
+            let facts = store.facts(model).ok();
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if all.len() >= MAX_FACTS {
+                all.clear();
+            }
+            all.insert(model.digest, facts.clone());
+            facts
+        });
+        card(model, facts.unwrap_or_default())
+    }
+
+    /// The cards of all models, under each of their names.
+    fn all(&self, store: &Store) -> Result<Vec<ModelCard>, Error> {
+        let models = store.list()?;
+        Ok(models.iter().map(|model| self.of(store, model)).collect())
+    }
+}
+
+fn card(model: &Model, facts: Facts) -> ModelCard {
+    let config = &model.config;
+    let first = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
+    let created = model.created.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let context = config.context_size.or(Some(facts.context_length)).filter(|tokens| *tokens > 0);
+    let embedding = Some(facts.embedding_length).filter(|length| *length > 0);
+    ModelCard {
+        name: model.display_name(),
+        digest: model.digest.to_string(),
+        created: created.unwrap_or_default().as_secs(),
+        size: model.size(),
+        format: format(config.format).into(),
+        family: first(&config.architecture, &facts.architecture),
+        parameters: config.parameters.clone(),
+        quantization: first(&config.quantization, &facts.quantization),
+        context_length: context.map(u64::from),
+        embedding_length: embedding.map(u64::from),
+        capabilities: capabilities(model, &facts),
+    }
+}
+
+fn format(format: Format) -> &'static str {
+    match format {
+        Format::Gguf => "gguf",
+        Format::Safetensors => "safetensors",
+        Format::Dduf => "dduf",
+        Format::Unknown => "unknown",
+    }
+}
+
+fn capabilities(model: &Model, facts: &Facts) -> Vec<Capability> {
+    let mut all = match facts.mode {
+        Mode::Chat => vec![Capability::Completion],
+        Mode::Embedding => return vec![Capability::Embedding],
+        Mode::Rerank => return vec![Capability::Rerank],
+        Mode::Other => return Vec::new(),
+    };
+    let template = model.config.gguf.get("tokenizer.chat_template").map_or("", String::as_str);
+    if template.contains("tools") {
+        all.push(Capability::Tools);
+    }
+    if template.contains("<think>") || template.contains("enable_thinking") {
+        all.push(Capability::Thinking);
+    }
+    if model.files_of(Role::Mmproj).next().is_some() {
+        all.push(Capability::Vision);
+    }
+    all
+}
+
+/// All cards.
+///
+/// # Errors
+/// The store's.
+pub async fn all(shared: &Shared) -> Result<Vec<ModelCard>, DialectError> {
+    let cards = shared.cards.clone();
+    blocking(&shared.store, move |store| cards.all(store)).await
+}
+
+/// The card of a model by any of its names, and the model.
+///
+/// # Errors
+/// [`ErrorKind::ModelNotFound`], mostly.
+pub async fn one(shared: &Shared, name: &str) -> Result<(ModelCard, Model), DialectError> {
+    let (cards, name) = (shared.cards.clone(), name.to_owned());
+    blocking(&shared.store, move |store| {
+        let model = store.resolve(&name)?;
+        Ok((cards.of(store, &model), model))
+    })
+    .await
+}
+
+/// `…/v1/models[/{name}]`.
+pub async fn answer(ask: &Ask, dialect: Dialect, name: Option<String>) -> Answer {
+    // Both dialects have the same path; Anthropic's clients send a header.
+    let anthropics = dialect == Dialect::Anthropic || ask.headers.contains_key("anthropic-version");
+    let Some(name) = name else {
+        let cards = all(&ask.shared).await?;
+        return reply::written(if anthropics { anthropic::models(&cards) } else { openai::models(&cards) });
+    };
+    let (card, _) = one(&ask.shared, &name).await?;
+    reply::written(if anthropics { anthropic::model(&card) } else { openai::model(&card) })
+}
+
+/// A model as somebody means it who leaves out the organisation.
+pub fn by_last_part(store: &Store, name: &str) -> Result<Model, Error> {
+    let missing = match store.resolve(name) {
+        Err(error @ Error::NotFound(_)) => error,
+        other => return other,
+    };
+    let last = |model: &Model| {
+        model.names.iter().any(|reference| reference.repository().rsplit('/').next() == Some(name))
+    };
+    store.list()?.into_iter().find(last).ok_or(missing)
+}

@@ -1,0 +1,282 @@
+//! Counters and histograms in Prometheus' text format (OpenMetrics).
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pontoon_engines::Runner;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::dialect::Usage;
+
+/// Callers with rows of their own; later ones are counted together, as `other`.
+const MAX_CALLERS: usize = 256;
+
+/// `Content-Type` of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    endpoint: String,
+    caller: String,
+    model: String,
+    outcome: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TokenLabels {
+    caller: String,
+    model: String,
+    kind: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MemoryLabels {
+    model: String,
+    place: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EventLabels {
+    event: String,
+}
+
+type Histograms = Family<ModelLabels, Histogram, fn() -> Histogram>;
+
+/// All of them.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    seconds: Histograms,
+    queue: Histograms,
+    first: Histograms,
+    between: Histograms,
+    running: Gauge,
+    connections: Gauge,
+    memory: Family<MemoryLabels, Gauge>,
+    engines: Family<EventLabels, Counter>,
+    waiting: Gauge,
+    callers: Mutex<HashSet<String>>,
+}
+
+/// A request's part, with its labels looked up.
+#[derive(Debug, Clone)]
+pub struct OfModel {
+    /// Time between tokens.
+    pub between: Histogram,
+    first: Histogram,
+    queue: Histogram,
+}
+
+impl OfModel {
+    /// The wait for a turn, loading included.
+    pub fn queued(&self, wait: Duration) {
+        self.queue.observe(wait.as_secs_f64());
+    }
+
+    /// The first token came, this long after the request.
+    pub fn first(&self, after: Duration) {
+        self.first.observe(after.as_secs_f64());
+    }
+}
+
+fn long() -> Histogram {
+    Histogram::new([0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0])
+}
+
+fn short() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let histograms = |of: fn() -> Histogram| Histograms::new_with_constructor(of);
+        let mut new = Self {
+            registry: Registry::with_prefix("pontoon"),
+            requests: Family::default(),
+            tokens: Family::default(),
+            seconds: histograms(long),
+            queue: histograms(long),
+            first: histograms(long),
+            between: histograms(short),
+            running: Gauge::default(),
+            connections: Gauge::default(),
+            memory: Family::default(),
+            engines: Family::default(),
+            waiting: Gauge::default(),
+            callers: Mutex::default(),
+        };
+        new.register();
+        new
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let all = &mut self.registry;
+        all.register("requests", "Requests, by how they ended", self.requests.clone());
+        all.register(
+            "tokens",
+            "Tokens of prompts (those from the cache are 'cached') and answers",
+            self.tokens.clone(),
+        );
+        let seconds = |all: &mut Registry, name, help, metric: &Histograms| {
+            all.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        };
+        seconds(all, "request", "Whole requests", &self.seconds);
+        seconds(all, "queue_wait", "Wait for a turn, loading the model included", &self.queue);
+        seconds(all, "time_to_first_token", "From a request to its first token", &self.first);
+        seconds(all, "inter_token", "Time between tokens", &self.between);
+        all.register(
+            "requests_running",
+            "Requests under way, those that wait included",
+            self.running.clone(),
+        );
+        all.register("requests_waiting", "Requests that wait for a turn", self.waiting.clone());
+        all.register("connections", "Open connections", self.connections.clone());
+        all.register("engine_events", "Loads, evictions and failures of engines", self.engines.clone());
+        all.register_with_unit("engine_memory", "Memory of loaded models", Unit::Bytes, self.memory.clone());
+    }
+
+    /// The part of one model's requests.
+    pub fn of_model(&self, model: &str) -> OfModel {
+        let labels = ModelLabels { model: model.to_owned() };
+        OfModel {
+            between: self.between.get_or_create(&labels).clone(),
+            first: self.first.get_or_create(&labels).clone(),
+            queue: self.queue.get_or_create(&labels).clone(),
+        }
+    }
+
+    /// A request ended. `model` is a name from the store, never a caller's word.
+    pub fn ended(
+        &self,
+        endpoint: &str,
+        caller: &str,
+        model: &str,
+        outcome: &str,
+        usage: Usage,
+        took: Duration,
+    ) {
+        let caller = self.bounded(caller);
+        let labels = RequestLabels {
+            endpoint: endpoint.into(),
+            caller: caller.clone(),
+            model: model.into(),
+            outcome: outcome.into(),
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.seconds.get_or_create(&ModelLabels { model: model.into() }).observe(took.as_secs_f64());
+        let kinds = [
+            ("prompt", usage.prompt_tokens.saturating_sub(usage.cached_tokens)),
+            ("cached", usage.cached_tokens),
+            ("completion", usage.completion_tokens),
+        ];
+        for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| *tokens > 0) {
+            let labels = TokenLabels { caller: caller.clone(), model: model.into(), kind: kind.into() };
+            self.tokens.get_or_create(&labels).inc_by(tokens);
+        }
+    }
+
+    fn bounded(&self, caller: &str) -> String {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.contains(caller) {
+            return caller.to_owned();
+        }
+        if callers.len() >= MAX_CALLERS {
+            return "other".into();
+        }
+        callers.insert(caller.to_owned());
+        caller.to_owned()
+    }
+
+    /// Requests under way.
+    pub fn running(&self) -> &Gauge {
+        &self.running
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> &Gauge {
+        &self.connections
+    }
+
+    /// All of it as text, with what the runner knows now.
+    pub async fn text(&self, runner: &Runner) -> String {
+        self.memory.clear();
+        for running in runner.ps().await {
+            for (place, bytes) in [("host", running.memory.host), ("gpu", running.memory.gpu)] {
+                let labels = MemoryLabels { model: running.model.clone(), place: place.into() };
+                self.memory.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+        }
+        self.waiting.set(runner.queue().await.len() as i64);
+        let counters = runner.counters().await;
+        for (event, value) in [
+            ("loaded", counters.loads),
+            ("load_failed", counters.load_failures),
+            ("evicted", counters.evictions),
+            ("died", counters.deaths),
+            ("oom_retried", counters.oom_retries),
+            ("rejected", counters.rejected),
+            ("cancelled", counters.cancelled),
+        ] {
+            let counter = self.engines.get_or_create(&EventLabels { event: event.into() });
+            let inner: &AtomicU64 = counter.inner();
+            inner.store(value, Ordering::Relaxed);
+        }
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => format!("# {error}\n# EOF\n"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_bounded_and_cached_tokens_are_not_counted_twice() {
+        let metrics = Metrics::default();
+        let usage = Usage {
+            prompt_tokens: 10,
+            cached_tokens: 4,
+            completion_tokens: 3,
+            measured: true,
+            ..Usage::default()
+        };
+        for caller in 0..=MAX_CALLERS {
+            metrics.ended(
+                "chat",
+                &format!("container:{caller}"),
+                "ai/m",
+                "ok",
+                usage,
+                Duration::from_millis(5),
+            );
+        }
+        let mut text = String::new();
+        encode(&mut text, &metrics.registry).unwrap();
+        assert!(
+            text.contains("pontoon_tokens_total{caller=\"container:7\",model=\"ai/m\",kind=\"prompt\"} 6"),
+            "{text}"
+        );
+        assert!(text.contains("caller=\"other\""));
+        assert!(!text.contains(&format!("container:{MAX_CALLERS}\"")));
+        assert!(text.contains("pontoon_request_seconds_count{model=\"ai/m\"} 257"), "{text}");
+    }
+}

@@ -1,0 +1,224 @@
+//! Listening: loopback TCP, the guests' and the operator's unix sockets, and TLS for other machines.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{self, Places};
+use super::{Error, Shared};
+use crate::caller::{Origin, Peer};
+use crate::config::{Config, Tls};
+
+/// Something that listens.
+pub enum Listener {
+    /// TCP on loopback.
+    Loopback(TcpListener, SocketAddr),
+    /// The guests' socket.
+    Guest(UnixListener, PathBuf),
+    /// The operator's socket.
+    Admin(UnixListener, PathBuf),
+    /// TLS.
+    Remote(TcpListener, SocketAddr, TlsAcceptor),
+}
+
+/// Binds all that the configuration names.
+///
+/// # Errors
+/// [`Error`]. A loopback address of a family that the host does not have is left out, if another is there.
+pub async fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        match tcp(*address).await {
+            Ok((listener, bound)) => listeners.push(Listener::Loopback(listener, bound)),
+            Err(Error::Listen { source, .. })
+                if address.is_ipv6() && no_such_family(&source) && config.listen.len() > 1 =>
+            {
+                log::info!("this host has no IPv6 loopback; not listening on {address}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(path) = &config.socket {
+        listeners.push(Listener::Guest(unix(path, 0o666, None)?, path.clone()));
+    }
+    if let Some(path) = &config.admin {
+        listeners.push(Listener::Admin(unix(path, 0o600, Some(0o700))?, path.clone()));
+    }
+    // `Config::check` has refused a remote address without certificate or keys.
+    if let (Some(address), Some(tls)) = (config.remote, &config.tls) {
+        let acceptor = acceptor(tls)?;
+        let (listener, bound) = tcp(address).await?;
+        listeners.push(Listener::Remote(listener, bound, acceptor));
+    }
+    Ok(listeners)
+}
+
+fn no_such_family(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let absent = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT].map(|errno| Some(errno.raw_os_error()));
+    absent.contains(&error.raw_os_error())
+}
+
+async fn tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { what: address.to_string(), source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Binds a unix socket. It takes the place of one that nobody listens on any more, and of nothing else.
+fn unix(path: &Path, mode: u32, folder_mode: Option<u32>) -> Result<UnixListener, Error> {
+    let failed = |source| Error::Listen { what: path.display().to_string(), source };
+    if let Some(folder) = path.parent() {
+        let made = !folder.exists();
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        match folder_mode {
+            Some(mode) if made => {
+                std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+            }
+            // A folder of somebody else's is not ours to close.
+            Some(_) if folder.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 => {
+                let message = "its folder must be one that only this user may enter (chmod 700)";
+                return Err(failed(std::io::Error::new(std::io::ErrorKind::PermissionDenied, message)));
+            }
+            _ => {}
+        }
+    }
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(failed(std::io::Error::new(
+                std::io::ErrorKind::AlreadyExists,
+                "a file that is no socket is there",
+            )));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(failed(std::io::Error::new(
+                std::io::ErrorKind::AddrInUse,
+                "another pontoon listens there",
+            )));
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    Ok(listener)
+}
+
+fn acceptor(tls: &Tls) -> Result<TlsAcceptor, Error> {
+    let failed = |path: &Path, message: String| Error::Tls { path: path.to_owned(), message };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(&tls.certificate).and_then(Iterator::collect);
+    let chain = chain.map_err(|error| failed(&tls.certificate, error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| failed(&tls.key, error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| failed(&tls.certificate, error.to_string()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+impl Listener {
+    /// What a client is told.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Loopback(_, address) => format!("http://{address}"),
+            Self::Guest(_, path) | Self::Admin(_, path) => format!("unix:{}", path.display()),
+            Self::Remote(_, address, _) => format!("https://{address}"),
+        }
+    }
+
+    /// The file to remove at the end.
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Guest(_, path) | Self::Admin(_, path) => Some(path.clone()),
+            _ => None,
+        }
+    }
+
+    /// Accepts connections until it is dropped.
+    pub async fn accept(self, shared: Arc<Shared>, places: Arc<Places>, stopped: watch::Receiver<bool>) {
+        loop {
+            let handles = (shared.clone(), places.clone(), stopped.clone());
+            let accepted = match &self {
+                Self::Loopback(listener, ours) => {
+                    let ours = *ours;
+                    listener.accept().await.map(|(stream, theirs)| plain(stream, ours, theirs, handles))
+                }
+                Self::Guest(listener, _) => {
+                    listener.accept().await.and_then(|(stream, _)| local(stream, Origin::Guest, handles))
+                }
+                Self::Admin(listener, _) => {
+                    listener.accept().await.and_then(|(stream, _)| local(stream, Origin::Admin, handles))
+                }
+                Self::Remote(listener, _, acceptor) => listener
+                    .accept()
+                    .await
+                    .map(|(stream, theirs)| secure(stream, theirs, acceptor.clone(), handles)),
+            };
+            if let Err(error) = accepted {
+                // Out of file descriptors, mostly: nothing is gained by asking again at once.
+                log::warn!("cannot accept a connection on {}: {error}", self.address());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+type Handles = (Arc<Shared>, Arc<Places>, watch::Receiver<bool>);
+
+fn plain(stream: TcpStream, ours: SocketAddr, theirs: SocketAddr, (shared, places, stopped): Handles) {
+    let Some(place) = places.take() else { return full() };
+    let _ = stream.set_nodelay(true);
+    let ours = stream.local_addr().unwrap_or(ours);
+    let peer = Arc::new(Peer::of_tcp(Origin::Loopback(ours, theirs)));
+    tokio::spawn(async move {
+        connection::serve(stream, peer, shared, places, stopped).await;
+        drop(place);
+    });
+}
+
+fn local(
+    stream: tokio::net::UnixStream,
+    origin: Origin,
+    (shared, places, stopped): Handles,
+) -> std::io::Result<()> {
+    let peer = Arc::new(Peer::of_unix(origin, &stream)?);
+    let Some(place) = places.take() else {
+        full();
+        return Ok(());
+    };
+    tokio::spawn(async move {
+        connection::serve(stream, peer, shared, places, stopped).await;
+        drop(place);
+    });
+    Ok(())
+}
+
+fn secure(stream: TcpStream, theirs: SocketAddr, acceptor: TlsAcceptor, (shared, places, stopped): Handles) {
+    let Some(place) = places.take() else { return full() };
+    let _ = stream.set_nodelay(true);
+    let peer = Arc::new(Peer::of_tcp(Origin::Remote(theirs)));
+    let limit = Duration::from_secs(shared.config.limits.header_seconds);
+    tokio::spawn(async move {
+        match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => connection::serve(stream, peer, shared, places, stopped).await,
+            Ok(Err(error)) => log::debug!("no TLS with {theirs}: {error}"),
+            Err(_) => log::debug!("no TLS with {theirs} within {limit:?}"),
+        }
+        drop(place);
+    });
+}
+
+fn full() {
+    log::warn!("a connection was refused: http.limits.connections of them are open");
+}

@@ -1,0 +1,231 @@
+//! The server: what all requests share, and its life from binding to the last answer.
+
+pub mod connection;
+pub mod gate;
+pub mod handle;
+pub mod listen;
+pub mod wire;
+
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use hyper::HeaderMap;
+use pontoon_engines::Runner;
+use pontoon_models::{Store, registry};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::answers::Answers;
+use crate::caller::Caller;
+use crate::config::Config;
+use crate::infer::engine::Engines;
+use crate::keys::Keys;
+use crate::logs::LogTail;
+use crate::manage::cards::Cards;
+use crate::metrics::Metrics;
+use crate::rates::Rates;
+use crate::recorder::Recorder;
+use connection::Places;
+use listen::Listener;
+
+/// What the model runner's HTTP is made of.
+pub struct Api {
+    /// `[http]`.
+    pub config: Config,
+    /// Loads and runs models.
+    pub runner: Runner,
+    /// Where models are.
+    pub store: Store,
+    /// Where they come from, and which may be had: [`crate::ModelsConfig::registry`].
+    pub registry: registry::Options,
+    /// Pontoon's version.
+    pub version: String,
+    /// The daemon's own log.
+    pub log: LogTail,
+}
+
+/// What all requests share.
+pub struct Shared {
+    /// `[http]`.
+    pub config: Config,
+    /// Loads and runs models.
+    pub runner: Runner,
+    /// Where models are.
+    pub store: Store,
+    /// Where they come from.
+    pub registry: registry::Client,
+    /// The same before it was made, for pulls with a token of the caller's own.
+    pub registry_options: registry::Options,
+    /// Pontoon's version.
+    pub version: String,
+    /// The daemon's own log.
+    pub log: LogTail,
+    /// Connections to engines.
+    pub engines: Engines,
+    /// Whose keys.
+    pub keys: Keys,
+    /// Who has used how much.
+    pub rates: Arc<Rates>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Recent requests.
+    pub recorder: Recorder,
+    /// Answers that later requests may continue.
+    pub answers: Answers,
+    /// What is known of each model, for lists.
+    pub cards: Cards,
+    ids: Ids,
+}
+
+/// One request's circumstances.
+pub struct Ask {
+    /// What all requests share.
+    pub shared: Arc<Shared>,
+    /// Name of this request, `[0-9a-f]`, unique.
+    pub id: String,
+    /// Whom it counts for.
+    pub caller: Caller,
+    /// Whether it may manage models; with the sentence why not.
+    pub manages: Result<(), String>,
+    /// Path as sent.
+    pub path: String,
+    /// Query as sent.
+    pub query: String,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// When its head was read.
+    pub started: Instant,
+    /// The same on the wall.
+    pub at: SystemTime,
+}
+
+/// Unique names of requests.
+#[derive(Debug)]
+struct Ids {
+    seed: u64,
+    next: AtomicU64,
+}
+
+impl Shared {
+    fn new(api: Api) -> Result<Arc<Self>, Error> {
+        let config = api.config;
+        let registry =
+            registry::Client::new(api.registry.clone()).map_err(|error| Error::Config(error.to_string()))?;
+        Ok(Arc::new(Self {
+            runner: api.runner,
+            store: api.store,
+            registry,
+            registry_options: api.registry,
+            version: api.version,
+            log: api.log,
+            engines: Engines::default(),
+            keys: Keys::new(&config.keys),
+            rates: Rates::new(&config),
+            metrics: Metrics::default(),
+            recorder: Recorder::new(config.requests),
+            answers: Answers::new(config.responses),
+            cards: Cards::default(),
+            ids: Ids { seed: RandomState::new().hash_one(SystemTime::now()), next: AtomicU64::new(0) },
+            config,
+        }))
+    }
+
+    /// A new name for a request.
+    pub fn id(&self) -> String {
+        let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}{number:08x}", self.ids.seed)
+    }
+}
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// An address or path cannot be listened on.
+    #[error("cannot listen on {what}: {source}")]
+    Listen {
+        /// Address or path.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The certificate or its key cannot be used.
+    #[error("cannot use the certificate in {}: {message}", .path.display())]
+    Tls {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+}
+
+/// A running server.
+pub struct Server {
+    addresses: Vec<String>,
+    stop: watch::Sender<bool>,
+    accepting: JoinSet<()>,
+    places: Arc<Places>,
+    files: Vec<PathBuf>,
+}
+
+/// Binds all listeners, then serves them.
+///
+/// # Errors
+/// [`Error`], and then nothing listens.
+pub async fn start(api: Api) -> Result<Server, Error> {
+    api.config.check().map_err(Error::Config)?;
+    let listeners = listen::bind(&api.config).await?;
+    let shared = Shared::new(api)?;
+    let (stop, stopped) = watch::channel(false);
+    let places = Arc::new(Places::new(&shared.config.limits));
+    let addresses = listeners.iter().map(Listener::address).collect();
+    let files = listeners.iter().filter_map(Listener::file).collect();
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(listener.accept(shared.clone(), places.clone(), stopped.clone()));
+    }
+    Ok(Server { addresses, stop, accepting, places, files })
+}
+
+/// Serves until `until` is ready, then for as long as answers take, at most ten seconds.
+///
+/// # Errors
+/// As [`start`].
+pub async fn serve(api: Api, until: impl Future<Output = ()>) -> Result<(), Error> {
+    let server = start(api).await?;
+    until.await;
+    server.shutdown(Duration::from_secs(10)).await;
+    Ok(())
+}
+
+impl Server {
+    /// Where it listens: `http://127.0.0.1:12434`, `unix:/run/…`, `https://…`.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Stops listening, lets answers come to their end for `grace`, then cuts what is left.
+    pub async fn shutdown(mut self, grace: Duration) {
+        self.accepting.abort_all();
+        while self.accepting.join_next().await.is_some() {}
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+        self.stop.send_replace(true);
+        if tokio::time::timeout(grace, self.places.empty()).await.is_err() {
+            log::warn!("cut {} connections whose answers took longer than {grace:?}", self.places.taken());
+            self.places.cut();
+        }
+    }
+}
+
+/// As many permits as a semaphore may have.
+pub(crate) const fn permits(wanted: usize) -> usize {
+    if wanted < Semaphore::MAX_PERMITS { wanted } else { Semaphore::MAX_PERMITS }
+}

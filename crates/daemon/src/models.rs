@@ -1,0 +1,106 @@
+//! The model runner within the daemon: an event loop of its own beside the bridge's threads, the folders it
+//! uses, and its orderly end.
+
+use std::path::Path;
+use std::time::Duration;
+
+use pontoon_api::{Api, LogTail, Server};
+use pontoon_engines::engine::Catalog;
+use pontoon_engines::instance::Launcher;
+use pontoon_engines::{Options, Runner};
+use pontoon_models::Store;
+use tokio::runtime::Runtime;
+
+use crate::{Config, Error, paths};
+
+/// How long answers under way may take once the daemon is told to end.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A running model runner.
+pub struct Models {
+    runtime: Runtime,
+    runner: Runner,
+    server: Server,
+}
+
+impl Models {
+    /// Opens the store and the listeners. Engines start when somebody asks for a model.
+    ///
+    /// # Errors
+    /// [`Error::Models`], one sentence; nothing is left behind then.
+    pub fn start(config: &Config, socket: &Path, log: LogTail) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("models")
+            .enable_all()
+            .build()
+            .map_err(Error::io("starting the model runner's threads"))?;
+        let (runner, server) = runtime.block_on(begin(config, socket, log)).map_err(Error::Models)?;
+        Ok(Self { runtime, runner, server })
+    }
+
+    /// Where it listens, for people.
+    pub fn addresses(&self) -> &[String] {
+        self.server.addresses()
+    }
+
+    /// Lets answers end, within limits, saves what engines can save, and ends them.
+    pub fn end(self) {
+        let Self { runtime, runner, server } = self;
+        runtime.block_on(async {
+            server.shutdown(GRACE).await;
+            runner.drain().await;
+        });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+async fn begin(config: &Config, socket: &Path, log: LogTail) -> Result<(Runner, Server), String> {
+    let folder = config.models.folder.clone().unwrap_or_else(paths::models_folder);
+    let store = Store::open(&folder).map_err(|error| {
+        format!(
+            "the store of models in {}: {error} (models.folder or PONTOON_DATA names another)",
+            folder.display()
+        )
+    })?;
+    let engines = Catalog::open(paths::engines_folder(), config.engines.clone());
+    let launcher = Launcher::this_program().map_err(|error| format!("no path of this program: {error}"))?;
+    let mut options = Options::new(store.clone(), engines, paths::data_folder(), launcher);
+    options.run = paths::admin_socket(socket).with_file_name("engines");
+    options.budget = config.models.memory;
+    options.defaults = config.models.defaults.clone();
+    options.max_context = config.models.max_context.unwrap_or(options.max_context);
+    options.slot_cache_bytes = config.models.slot_cache_bytes.unwrap_or(options.slot_cache_bytes);
+    options.queue.queued = config.models.queue.unwrap_or(options.queue.queued);
+    options.queue.queued_per_caller =
+        config.models.queue_per_caller.unwrap_or(options.queue.queued_per_caller);
+    let runner = Runner::start(options).await.map_err(|error| error.to_string())?;
+    let mut http = config.http.clone();
+    http.socket.get_or_insert_with(|| paths::models_socket(socket));
+    http.admin.get_or_insert_with(|| paths::models_admin_socket(socket));
+    let api = |http: pontoon_api::Config| -> Result<Api, String> {
+        Ok(Api {
+            config: http,
+            runner: runner.clone(),
+            store: store.clone(),
+            registry: config.models.registry(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            log: log.clone(),
+        })
+    };
+    let usual = pontoon_api::Config::default().listen;
+    let server = match pontoon_api::start(api(http.clone())?).await {
+        // The usual port may belong to Docker's runner: containers have the socket all the same.
+        Err(error @ pontoon_api::Error::Listen { .. }) if in_use(&error) && http.listen == usual => {
+            log::warn!("{error}; the model runner goes on without TCP: http.listen names another port");
+            http.listen.clear();
+            pontoon_api::start(api(http)?).await
+        }
+        other => other,
+    };
+    Ok((runner, server.map_err(|error| error.to_string())?))
+}
+
+fn in_use(error: &pontoon_api::Error) -> bool {
+    matches!(error, pontoon_api::Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse)
+}
