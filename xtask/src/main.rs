@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod driver;
+mod engine;
 mod packages;
 mod project;
 mod signals;

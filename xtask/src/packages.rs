@@ -21,7 +21,7 @@ const fn package(name: &'static str, program: Option<&'static str>, why: &'stati
     Package { name, program, why }
 }
 
-const PACKAGES: [Package; 10] = [
+const PACKAGES: [Package; 18] = [
     package("libvulkan1", None, "the Vulkan loader"),
     package("mesa-vulkan-drivers", None, "Vulkan drivers, among them lavapipe for machines without a GPU"),
     package("podman", Some("podman"), "runs containers"),
@@ -32,6 +32,14 @@ const PACKAGES: [Package; 10] = [
     package("iptables", Some("iptables"), "podman's network rules"),
     package("bubblewrap", Some("bwrap"), "runs a root file system where podman cannot"),
     package("busybox-static", None, "the root file system of test containers"),
+    package("curl", Some("curl"), "asks the model runner from within a container"),
+    package("cmake", Some("cmake"), "builds llama-server"),
+    package("ninja-build", Some("ninja"), "builds llama-server"),
+    package("g++", Some("g++"), "builds llama-server"),
+    package("python3", Some("python3"), "converts an embedding model; runs the SDKs and mlx-lm in tests"),
+    package("python3-venv", None, "keeps what those need away from the system"),
+    package("apache2-utils", Some("htpasswd"), "makes passwords for the registry in tests"),
+    package("docker-registry", Some("docker-registry"), "a registry for tests of pulling and pushing"),
 ];
 
 /// Prints every package, why it is needed and whether it is there.

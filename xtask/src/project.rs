@@ -76,6 +76,21 @@ impl Project {
         self.target.join(profile)
     }
 
+    /// What the demo's and the tests' own `pontoon` keeps: engines, models.
+    pub fn data(&self) -> PathBuf {
+        self.target.join("xtask/data")
+    }
+
+    /// The embedding model, and what it is made of.
+    pub fn minilm(&self) -> PathBuf {
+        self.target.join("xtask/minilm")
+    }
+
+    /// The virtual environment of the tests.
+    pub fn python(&self) -> PathBuf {
+        self.target.join("xtask/python")
+    }
+
     /// Where stages leave their logs.
     pub fn logs(&self) -> PathBuf {
         self.target.join("xtask")

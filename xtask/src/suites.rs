@@ -16,6 +16,9 @@ use crate::{
 /// Seconds that each fuzz target runs.
 const FUZZ_SECONDS: u32 = 1800;
 
+/// Seconds that the soak lasts.
+const SOAK_SECONDS: &str = "1800";
+
 /// A command in a folder; skipped where the folder does not exist.
 struct Suite {
     title: &'static str,
@@ -38,6 +41,11 @@ fn suites(address: &str) -> Vec<Suite> {
             folder: "cubecl-tests",
             words: vec!["sh".into(), "compare.sh".into(), address.into()],
         },
+        Suite {
+            title: "soak: half an hour of guests that come, work, die and vanish",
+            folder: ".",
+            words: words("cargo test -p pontoon-cli --test soak -- --nocapture"),
+        },
         Suite { title: "fuzzing the decoder", folder: "fuzz", words: fuzz("decode") },
         Suite { title: "fuzzing a session", folder: "fuzz", words: fuzz("session") },
     ]
@@ -46,7 +54,7 @@ fn suites(address: &str) -> Vec<Suite> {
 pub fn run(project: &Project, stages: &mut Stages, env: &Env) -> anyhow::Result<()> {
     let scratch = Scratch::new("full")?;
     let programs = Programs { host: project.host_programs("debug"), guest: project.guest_programs() };
-    let host = serve::start(&programs, &Driver::find(), scratch.path(), scratch.path())?;
+    let host = serve::start(&programs, &Driver::find(), scratch.path(), scratch.path(), None)?;
     for suite in suites(&host.address()) {
         if !project.has(suite.folder) {
             stages.skip(suite.title, &format!("there is no folder {}", suite.folder));
@@ -59,6 +67,7 @@ pub fn run(project: &Project, stages: &mut Stages, env: &Env) -> anyhow::Result<
         let mut command = Command::new(&suite.words[0]);
         command.args(&suite.words[1..]).current_dir(project.root.join(suite.folder));
         command.envs(env.clone()).env("PONTOON_HOST", host.address()).env("NODEVICE_SELECT", "1");
+        command.env("PONTOON_SOAK_SECONDS", SOAK_SECONDS);
         if suite.folder == "fuzz" {
             // cargo-fuzz wants options of the unstable compiler.
             command.env("RUSTC_BOOTSTRAP", "1");

@@ -7,7 +7,7 @@ use pontoon_testbed::REQUIRE;
 use crate::{
     check,
     driver::Driver,
-    packages,
+    engine, packages,
     project::Project,
     stages::{Output, Stages},
     suites,
@@ -16,9 +16,10 @@ use crate::{
 pub fn run(project: &Project, full: bool) -> anyhow::Result<()> {
     let mut stages = Stages::new(project)?;
     stages.step("system packages", packages::install_missing)?;
-    let env = environment(project);
+    let mut env = environment(project);
     check::format_and_lint(project, &mut stages)?;
     build(project, &mut stages)?;
+    env.extend(models(project, &mut stages)?);
     tests(project, &mut stages, &env)?;
     if full {
         suites::run(project, &mut stages, &env)?;
@@ -43,6 +44,22 @@ fn environment(project: &Project) -> Env {
     env
 }
 
+/// What tests of the model runner need: an engine, an embedding model, and the clients' SDKs.
+fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
+    let pontoon = project.host_programs("debug").join("pontoon");
+    let llama_server = engine::llama_server(project, stages, &pontoon)?;
+    let minilm = engine::minilm(project, stages)?;
+    let python = engine::python(project, stages)?;
+    Ok(vec![
+        (engine::LLAMA_SERVER, llama_server.into()),
+        ("PONTOON_MINILM_GGUF", minilm.clone().into()),
+        ("PONTOON_TEST_MINILM", minilm.into()),
+        ("PONTOON_TEST_MINILM_ORIGINAL", project.minilm().into()),
+        ("PONTOON_MLX_PYTHON", python.clone().into()),
+        ("PONTOON_TEST_PYTHON", python.into()),
+    ])
+}
+
 /// Everything at once, tests included, is one set of features: `pontoon` alone would be another, and
 /// with it a second build of wgpu.
 fn build(project: &Project, stages: &mut Stages) -> anyhow::Result<()> {
@@ -62,7 +79,7 @@ fn tests(project: &Project, stages: &mut Stages, env: &Env) -> anyhow::Result<()
         stages.run(title, Output::Shown, command.envs(env.clone()))
     };
     if project.has_cargo_command("nextest") {
-        run("tests", &["nextest", "run", "--workspace"])?;
+        run("tests", &["nextest", "run", "--workspace", "--no-fail-fast"])?;
     } else {
         run("tests", &["test", "--workspace", "--all-targets"])?;
     }

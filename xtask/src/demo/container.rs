@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use pontoon_testbed::{Podman, busybox_rootfs, find_tool};
+use pontoon_testbed::{Podman, add_program, busybox_rootfs, find_tool};
 
 use crate::demo::{
     build::Programs,
@@ -61,9 +61,10 @@ pub fn prepare(programs: &Programs, scratch: &Path) -> anyhow::Result<Guest> {
         fs::copy(&from, rootfs.join("bin").join(program.name))
             .with_context(|| format!("cannot copy {}", from.display()))?;
     }
+    add_program(&rootfs, "curl")?;
     let engine = working_engine(&rootfs, scratch)?;
     let guest = Guest { engine, rootfs };
-    println!("   busybox and the three programs, run by {}", guest.engine_name());
+    println!("   busybox, curl and the three programs, run by {}", guest.engine_name());
     Ok(guest)
 }
 

@@ -1,11 +1,12 @@
 //! `cargo xtask demo`: GPU programs on the host and in a container without a GPU, side by side.
 //!
-//! One file per step: [`build`], [`serve`], [`container`], [`programs`], [`compare`], [`burn`].
+//! One file per step: [`build`], [`serve`], [`container`], [`programs`], [`models`], [`compare`], [`burn`].
 
 pub mod build;
 mod burn;
 mod compare;
 mod container;
+mod models;
 mod programs;
 pub mod serve;
 
@@ -14,7 +15,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, ensure};
 use pontoon_testbed::Scratch;
 
-use crate::{driver::Driver, packages, project::Project, signals, stages::Stages};
+use crate::{driver::Driver, engine, packages, project::Project, signals, stages::Stages};
 
 pub fn run(project: &Project, with_burn: bool) -> anyhow::Result<()> {
     ensure!(cfg!(target_os = "linux"), "the demo starts a container, which needs a Linux host");
@@ -22,6 +23,8 @@ pub fn run(project: &Project, with_burn: bool) -> anyhow::Result<()> {
     let mut stages = Stages::new(project)?;
     stages.step("system packages", packages::install_missing)?;
     let programs = build::all(project, &mut stages)?;
+    let llama_server = engine::llama_server(project, &mut stages, &programs.pontoon())?;
+    let minilm = engine::minilm(project, &mut stages)?;
     let driver = Driver::find();
     let folders = Folders::new(project)?;
     // Before everything that lies in it, so that it goes last.
@@ -29,7 +32,7 @@ pub fn run(project: &Project, with_burn: bool) -> anyhow::Result<()> {
 
     let host = stages.step("pontoon serve, on the host", || {
         println!("   {}", driver.sentence());
-        serve::start(&programs, &driver, scratch.path(), &folders.out)
+        serve::start(&programs, &driver, scratch.path(), &folders.out, Some(&llama_server))
     })?;
     let guest = stages.step("a container with neither GPU nor network", || {
         let guest = container::prepare(&programs, scratch.path())?;
@@ -46,6 +49,11 @@ pub fn run(project: &Project, with_burn: bool) -> anyhow::Result<()> {
     if with_burn {
         burn::run(project, &mut stages, &host)?;
     }
+    stages.step("two models", || models::package(project, &host, &minilm))?;
+    stages.step("a chat, streamed to curl in the container", || models::chat(&guest, &host))?;
+    stages.step("an embedding search from the container", || {
+        models::search(project, &guest, &host, &folders.container)
+    })?;
     stages.step("comparison", || compare::report(&rows, &folders))?;
     stages.finish("demo");
     Ok(())

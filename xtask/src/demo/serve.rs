@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{demo::build::Programs, driver::Driver, signals};
+use crate::{demo::build::Programs, driver::Driver, engine::LLAMA_SERVER, signals};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -22,13 +22,15 @@ pub struct Host {
     daemon: Child,
     pontoon: PathBuf,
     socket: PathBuf,
+    /// What it keeps: models, the state of engines.
+    data: PathBuf,
 }
 
 impl Host {
     /// `pontoon ARGS`, told where the daemon is.
     pub fn pontoon(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.pontoon);
-        command.args(args).env("PONTOON_HOST", self.address());
+        command.args(args).env("PONTOON_HOST", self.address()).env("PONTOON_DATA", &self.data);
         command
     }
 
@@ -53,15 +55,28 @@ impl Drop for Host {
 }
 
 /// Starts the daemon with a socket in a folder of its own, since guests get to see that folder.
-pub fn start(programs: &Programs, driver: &Driver, scratch: &Path, out: &Path) -> anyhow::Result<Host> {
+pub fn start(
+    programs: &Programs,
+    driver: &Driver,
+    scratch: &Path,
+    out: &Path,
+    llama_server: Option<&Path>,
+) -> anyhow::Result<Host> {
     let folder = scratch.join("guest");
     fs::create_dir(&folder).context("cannot make a folder for the socket")?;
     let socket = folder.join("pontoon.sock");
     let log = out.join("serve.log");
     let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let data = scratch.join("data");
     let mut command = Command::new(programs.pontoon());
+    // The port may be another runner's: the demo's clients use the socket.
+    let config = scratch.join("pontoon.toml");
+    fs::write(&config, "[http]\nlisten = []\n").context("cannot write the demo's pontoon.toml")?;
+    command.env("PONTOON_DATA", &data).envs(llama_server.map(|path| (LLAMA_SERVER, path)));
     command
         .arg("serve")
+        .arg("--config")
+        .arg(&config)
         .arg("--socket")
         .arg(&socket)
         .envs(driver.env())
@@ -73,6 +88,7 @@ pub fn start(programs: &Programs, driver: &Driver, scratch: &Path, out: &Path) -
         daemon: command.spawn().context("cannot start pontoon serve")?,
         pontoon: programs.pontoon(),
         socket,
+        data,
     };
     wait_for_socket(&mut host)
         .with_context(|| format!("pontoon serve did not come up (its log: {})", log.display()))?;
@@ -131,7 +147,7 @@ mod tests {
     fn an_early_end_is_a_sentence() {
         let scratch = Scratch::new("serve").unwrap();
         let programs = impostor(&scratch, "exit 3");
-        let result = start(&programs, &Driver::Missing, scratch.path(), scratch.path());
+        let result = start(&programs, &Driver::Missing, scratch.path(), scratch.path(), None);
         let error = result.err().unwrap();
         let expected = format!(
             "pontoon serve did not come up (its log: {}): it ended with exit status: 3",
@@ -150,6 +166,7 @@ mod tests {
             daemon: command.spawn().unwrap(),
             pontoon: programs.pontoon(),
             socket: scratch.path().join("none.sock"),
+            data: scratch.path().join("data"),
         };
         let process = PathBuf::from(format!("/proc/{}", host.daemon.id()));
         assert!(process.exists());
