@@ -51,6 +51,24 @@ impl Stages {
         })
     }
 
+    /// A stage of several commands at once, each with a log of its own; all of them end before it does.
+    pub fn together(&mut self, title: &str, commands: Vec<(&str, Command)>) -> anyhow::Result<()> {
+        let number = self.done + self.skipped + 1;
+        let logs = self.logs.clone();
+        self.step(title, || {
+            let ended: Vec<anyhow::Result<()>> = thread::scope(|scope| {
+                let start = |(what, mut command): (&str, Command)| {
+                    let log = logs.join(log_name(number, what));
+                    println!("   {what}: {}", log.display());
+                    scope.spawn(move || logged(&mut command, &log))
+                };
+                let running: Vec<_> = commands.into_iter().map(start).collect();
+                running.into_iter().map(|one| one.join().unwrap_or_else(|_| bail!("panicked"))).collect()
+            });
+            ended.into_iter().collect()
+        })
+    }
+
     /// A stage that is code.
     pub fn step<T>(&mut self, title: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         println!("\n== {}: {title}", self.done + self.skipped + 1);
@@ -185,6 +203,16 @@ mod tests {
             log.display()
         );
         assert_eq!(format!("{error:#}"), expected);
+    }
+
+    #[test]
+    fn what_runs_together_fails_together() {
+        let scratch = Scratch::new("stages").unwrap();
+        let mut stages = stages(&scratch);
+        stages.together("both", vec![("one", sh("echo 1")), ("two", sh("echo 2"))]).unwrap();
+        assert_eq!(fs::read_to_string(scratch.path().join("01-two.log")).unwrap(), "2\n");
+        let error = stages.together("both", vec![("one", sh("exit 3")), ("two", sh("true"))]).unwrap_err();
+        assert!(format!("{error:#}").contains("exit status: 3; the whole log is"), "{error:#}");
     }
 
     #[test]

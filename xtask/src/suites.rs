@@ -13,26 +13,25 @@ use crate::{
     test::Env,
 };
 
-/// Seconds that each fuzz target runs.
+/// Seconds that each of two fuzz targets runs.
 const FUZZ_SECONDS: u32 = 1800;
 
 /// Seconds that the soak lasts.
 const SOAK_SECONDS: &str = "1800";
 
-/// A command in a folder; skipped where the folder does not exist.
+/// A command in a folder.
 struct Suite {
     title: &'static str,
     folder: &'static str,
     words: Vec<String>,
 }
 
-fn suites(address: &str) -> Vec<Suite> {
-    let words = |text: &str| text.split(' ').map(str::to_owned).collect();
-    let fuzz = |target: &str| {
-        words(&format!(
-            "cargo fuzz run -s none {target} -- -max_total_time={FUZZ_SECONDS} -max_len=65536 -rss_limit_mb=4096"
-        ))
-    };
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+/// One after the other.
+fn in_turn(address: &str) -> Vec<Suite> {
     vec![
         Suite { title: "burn, natively", folder: "burn", words: words("cargo run -- --native") },
         Suite { title: "burn, over the bridge", folder: "burn", words: words("cargo run") },
@@ -41,8 +40,19 @@ fn suites(address: &str) -> Vec<Suite> {
             folder: "cubecl-tests",
             words: vec!["sh".into(), "compare.sh".into(), address.into()],
         },
+    ]
+}
+
+/// Beside each other, since each has little use for more than one core.
+fn side_by_side() -> Vec<Suite> {
+    let fuzz = |target: &str| {
+        words(&format!(
+            "cargo fuzz run -s none {target} -- -max_total_time={FUZZ_SECONDS} -max_len=65536 -rss_limit_mb=4096"
+        ))
+    };
+    vec![
         Suite {
-            title: "soak: half an hour of guests that come, work, die and vanish",
+            title: "soak: guests that come, work, die and vanish",
             folder: ".",
             words: words("cargo test -p pontoon-cli --test soak -- --nocapture"),
         },
@@ -55,15 +65,7 @@ pub fn run(project: &Project, stages: &mut Stages, env: &Env) -> anyhow::Result<
     let scratch = Scratch::new("full")?;
     let programs = Programs { host: project.host_programs("debug"), guest: project.guest_programs() };
     let host = serve::start(&programs, &Driver::find(), scratch.path(), scratch.path(), None)?;
-    for suite in suites(&host.address()) {
-        if !project.has(suite.folder) {
-            stages.skip(suite.title, &format!("there is no folder {}", suite.folder));
-            continue;
-        }
-        if suite.folder == "fuzz" && !project.has_cargo_command("fuzz") {
-            stages.skip(suite.title, "cargo-fuzz is missing: cargo install cargo-fuzz");
-            continue;
-        }
+    let command = |suite: &Suite| {
         let mut command = Command::new(&suite.words[0]);
         command.args(&suite.words[1..]).current_dir(project.root.join(suite.folder));
         command.envs(env.clone()).env("PONTOON_HOST", host.address()).env("NODEVICE_SELECT", "1");
@@ -72,7 +74,20 @@ pub fn run(project: &Project, stages: &mut Stages, env: &Env) -> anyhow::Result<
             // cargo-fuzz wants options of the unstable compiler.
             command.env("RUSTC_BOOTSTRAP", "1");
         }
-        stages.run(suite.title, Output::Shown, &mut command)?;
+        command
+    };
+    for suite in in_turn(&host.address()) {
+        stages.run(suite.title, Output::Shown, &mut command(&suite))?;
     }
-    Ok(())
+    let mut long = side_by_side();
+    if project.has_cargo_command("fuzz") {
+        let title = "building the fuzz targets";
+        let build = Suite { title, folder: "fuzz", words: words("cargo fuzz build -s none") };
+        stages.run(title, Output::Logged, &mut command(&build))?;
+    } else {
+        stages.skip("fuzzing", "cargo-fuzz is missing: cargo install cargo-fuzz");
+        long.retain(|suite| suite.folder != "fuzz");
+    }
+    let commands = long.iter().map(|suite| (suite.title, command(suite))).collect();
+    stages.together("half an hour of soak and of fuzzing", commands)
 }
