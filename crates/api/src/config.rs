@@ -315,14 +315,16 @@ pub struct ModelsConfig {
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// Registries (`host:port`) that are spoken to without TLS; loopback ones always are.
     pub insecure: Vec<String>,
+    /// PEM files of authorities that registries' certificates may come from, beside the system's.
+    pub certificates: Vec<PathBuf>,
     /// Blobs fetched at once.
     pub parallel: Option<usize>,
     /// Which models may be pulled and packaged.
     pub policy: Policy,
     /// Settings of every model unless its own configuration says otherwise.
     pub defaults: Settings,
-    /// Bytes of memory for engines, `{ host = …, gpu = … }`; measured unless set.
-    pub memory: Option<Memory>,
+    /// Memory for engines.
+    pub memory: MemoryLimit,
     /// The largest context that a request may ask for.
     pub max_context: Option<u32>,
     /// Bytes on disk for prompt caches of models that were unloaded.
@@ -331,6 +333,16 @@ pub struct ModelsConfig {
     pub queue: Option<usize>,
     /// Requests of one caller that may wait.
     pub queue_per_caller: Option<usize>,
+}
+
+/// Bytes of memory that engines may take; measured where it is not set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryLimit {
+    /// Main memory.
+    pub host: Option<u64>,
+    /// Memory of all GPUs together.
+    pub gpu: Option<u64>,
 }
 
 impl ModelsConfig {
@@ -350,7 +362,13 @@ impl ModelsConfig {
     /// Puts these values into a runner's options, over the usual ones.
     pub fn apply(&self, options: &mut pontoon_engines::Options) {
         options.defaults = self.defaults.clone();
-        options.budget = self.memory.or(options.budget);
+        if self.memory != MemoryLimit::default() {
+            let usual = options.budget.unwrap_or_else(pontoon_engines::instance::detect_budget);
+            options.budget = Some(Memory {
+                host: self.memory.host.unwrap_or(usual.host),
+                gpu: self.memory.gpu.unwrap_or(usual.gpu),
+            });
+        }
         let queue = &mut options.queue;
         queue.queued = self.queue.unwrap_or(queue.queued);
         queue.queued_per_caller = self.queue_per_caller.unwrap_or(queue.queued_per_caller);
@@ -364,6 +382,7 @@ impl ModelsConfig {
         registry::Options {
             mirrors: self.mirrors.clone(),
             insecure: self.insecure.clone(),
+            certificates: self.certificates.clone(),
             policy: self.policy.clone(),
             parallel: self.parallel.unwrap_or(usual.parallel),
             ..usual

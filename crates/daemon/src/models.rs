@@ -67,13 +67,7 @@ async fn begin(config: &Config, socket: &Path, log: LogTail) -> Result<(Runner, 
     let launcher = Launcher::this_program().map_err(|error| format!("no path of this program: {error}"))?;
     let mut options = Options::new(store.clone(), engines, paths::data_folder(), launcher);
     options.run = paths::admin_socket(socket).with_file_name("engines");
-    options.budget = config.models.memory;
-    options.defaults = config.models.defaults.clone();
-    options.max_context = config.models.max_context.unwrap_or(options.max_context);
-    options.slot_cache_bytes = config.models.slot_cache_bytes.unwrap_or(options.slot_cache_bytes);
-    options.queue.queued = config.models.queue.unwrap_or(options.queue.queued);
-    options.queue.queued_per_caller =
-        config.models.queue_per_caller.unwrap_or(options.queue.queued_per_caller);
+    config.models.apply(&mut options);
     let runner = Runner::start(options).await.map_err(|error| error.to_string())?;
     let mut http = config.http.clone();
     http.socket.get_or_insert_with(|| paths::models_socket(socket));

@@ -20,6 +20,8 @@ pub struct Account {
     started: Instant,
     record: Record,
     lease: Option<Lease>,
+    /// Tokens that the prompt is likely to have, once an engine has it.
+    prompt: u64,
     of_model: Option<OfModel>,
     /// Tokens seen so far, and when the last came.
     seen: u64,
@@ -66,6 +68,7 @@ impl Account {
             started,
             record,
             lease: None,
+            prompt: 0,
             of_model: None,
             seen: 0,
             last: started,
@@ -79,8 +82,9 @@ impl Account {
         self.turn.weight
     }
 
-    /// A turn on an engine was given.
-    pub fn granted(&mut self, lease: Lease) -> &Lease {
+    /// A turn on an engine was given for a prompt of about so many tokens.
+    pub fn granted(&mut self, lease: Lease, prompt: u64) -> &Lease {
+        self.prompt = prompt;
         let of_model = self.shared.metrics.of_model(&lease.model);
         of_model.queued(lease.wait);
         self.of_model = Some(of_model);
@@ -151,7 +155,9 @@ impl Account {
                 completion_tokens: count(usage.completion_tokens),
             });
         }
-        self.turn.spend(usage.prompt_tokens + usage.completion_tokens);
+        // What was cancelled was worked on all the same: the caller pays for what it saw.
+        let unmeasured = if usage.measured { 0 } else { self.prompt + self.seen };
+        self.turn.spend((usage.prompt_tokens + usage.completion_tokens).max(unmeasured));
         let metrics = &self.shared.metrics;
         metrics.running().dec();
         let endpoint = format!("{:?}", self.endpoint);

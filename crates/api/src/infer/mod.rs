@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::body::AnswerBody;
 use crate::dialect::{self, Action, Call, DialectError, Endpoint, EngineRequest, ErrorKind, Meta, Usage};
+use crate::rates::Turn;
 use crate::recorder::Record;
 use crate::reply::{self, Answer};
 use crate::server::Ask;
@@ -37,14 +38,17 @@ const USUAL_ANSWER: u32 = 256;
 /// In the words of the caller's dialect.
 pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
     let shared = &ask.shared;
+    let admit = || {
+        shared.rates.admit(&ask.caller.id, ask.started).map_err(|exceeded| {
+            DialectError::new(ErrorKind::QueueFull, exceeded.message).with_retry_after(exceeded.retry_after)
+        })
+    };
     if ask.headers.get("x-preload-only").is_some_and(|value| value == "true") {
-        return preload(ask, &body).await;
+        return preload(ask, &body, admit()?).await;
     }
     let history = |id: &str| shared.answers.find(&ask.caller.id, id, ask.started);
     let call = dialect::prepare(endpoint, &body, &history)?;
-    let turn = shared.rates.admit(&ask.caller.id, ask.started).map_err(|exceeded| {
-        DialectError::new(ErrorKind::QueueFull, exceeded.message).with_retry_after(exceeded.retry_after)
-    })?;
+    let turn = admit()?;
     let mut account = Account::open(shared.clone(), endpoint, turn, ask.started, record(ask, &body));
     drop(body);
     let answer = match &call.action {
@@ -91,7 +95,7 @@ async fn exchange(
     let silence = Duration::from_secs(ask.shared.config.limits.engine_seconds);
     let mut first = true;
     let (sent, streams, meta, position) = loop {
-        let lease = acquire(ask, call, request.cost(), account).await?;
+        let lease = acquire(ask, call, Some(request), account).await?;
         let (meta, position) =
             (Meta { request_id: ask.id.clone(), started: ask.at, load: lease.load }, lease.position);
         let posted = Instant::now();
@@ -163,12 +167,13 @@ async fn post(
 async fn acquire<'a>(
     ask: &Ask,
     call: &Call,
-    cost: u32,
+    request: Option<&EngineRequest>,
     account: &'a mut Account,
 ) -> Result<&'a engines::Lease, DialectError> {
-    let request = wanted(ask, call, cost, account.weight());
-    match ask.shared.runner.acquire(request).await {
-        Ok(lease) => Ok(account.granted(lease)),
+    let (cost, prompt) = request.map_or((1, 0), |request| (request.cost(), request.prompt()));
+    let wanted = wanted(ask, call, cost, account.weight());
+    match ask.shared.runner.acquire(wanted).await {
+        Ok(lease) => Ok(account.granted(lease, prompt.into())),
         Err(refused) => {
             // The caller's own word for a model is no name for records until the store knows it.
             if !matches!(refused.kind, engines::Refusal::NotFound | engines::Refusal::Invalid) {
@@ -238,7 +243,7 @@ fn silent(limit: Duration) -> DialectError {
 
 async fn load(ask: &Ask, call: &Call, account: &mut Account) -> Result<Exchange, DialectError> {
     let (load, position) = {
-        let lease = acquire(ask, call, 1, account).await?;
+        let lease = acquire(ask, call, None, account).await?;
         (lease.load, lease.position)
     };
     let meta = Meta { request_id: ask.id.clone(), started: ask.at, load };
@@ -270,7 +275,7 @@ fn immediate(reply: dialect::Reply) -> Response<AnswerBody> {
 }
 
 /// Docker's CLI loads a model before the first prompt: an empty chat with a header.
-async fn preload(ask: &Ask, body: &[u8]) -> Answer {
+async fn preload(ask: &Ask, body: &[u8], turn: Turn) -> Answer {
     #[derive(Deserialize)]
     struct Named {
         model: String,
@@ -280,7 +285,7 @@ async fn preload(ask: &Ask, body: &[u8]) -> Answer {
     })?;
     let request = engines::Request {
         model,
-        caller: engines::Caller { id: ask.caller.id.to_string(), weight: 1 },
+        caller: engines::Caller { id: ask.caller.id.to_string(), weight: turn.weight },
         mode: engines::Mode::Chat,
         cost: 1,
         keep_alive: None,
@@ -342,7 +347,11 @@ fn ignored(mut answer: Response<AnswerBody>, call: &Call) -> Response<AnswerBody
 impl EngineRequest {
     /// Tokens that this request is likely to take, for the order of turns.
     fn cost(&self) -> u32 {
-        let prompt = u32::try_from(self.prompt_bytes / 4).unwrap_or(u32::MAX);
-        prompt.saturating_add(self.max_tokens.unwrap_or(USUAL_ANSWER))
+        self.prompt().saturating_add(self.max_tokens.unwrap_or(USUAL_ANSWER))
+    }
+
+    /// Tokens that the prompt is likely to have.
+    fn prompt(&self) -> u32 {
+        u32::try_from(self.prompt_bytes / 4).unwrap_or(u32::MAX)
     }
 }

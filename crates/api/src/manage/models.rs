@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::transfer::{self, Style};
-use super::{blocking, cards, flag, parse, query, reference, resolve, tar};
+use super::{blocking, cards, flag, parse, query, reference, resolve, tar, told};
 use crate::dialect::{DialectError, ErrorKind};
 use crate::infer::refusal;
 use crate::reply::{self, Answer};
@@ -80,8 +80,13 @@ async fn list(ask: &Ask) -> Answer {
 
 async fn inspect(ask: &Ask, name: String) -> Answer {
     if flag(&ask.query, "remote")? {
-        let message = "models are inspected here once they are here; pull it first";
-        return Err(DialectError::new(ErrorKind::NotSupported, message));
+        // The daemon asks registries for its operator only.
+        if let Err(why) = &ask.manages {
+            return Err(DialectError::new(ErrorKind::Forbidden, why.clone()));
+        }
+        let (shared, wanted) = (&ask.shared, reference(&name)?);
+        let model = shared.registry.remote_model(&shared.store, &wanted).await;
+        return reply::json(StatusCode::OK, &shown(&model.map_err(|error| told(&error))?));
     }
     let model = blocking(&ask.shared.store, move |store| cards::by_last_part(store, &name)).await?;
     reply::json(StatusCode::OK, &shown(&model))

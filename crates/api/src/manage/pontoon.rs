@@ -51,6 +51,10 @@ struct Configure {
     /// Whether nothing of the old settings stays.
     #[serde(default)]
     replace: bool,
+    /// Names of settings that are taken back.
+    #[serde(default)]
+    unset: Vec<String>,
+    #[serde(default)]
     settings: Settings,
 }
 
@@ -77,7 +81,11 @@ async fn queue(ask: &Ask) -> Answer {
 
 async fn configure(ask: &Ask, wanted: Configure) -> Answer {
     resolve(&ask.shared, &wanted.model).await?;
-    let change = if wanted.replace { Change::Replace } else { Change::Merge };
+    let change = match (wanted.replace, wanted.unset) {
+        (true, _) => Change::Replace,
+        (false, names) if names.is_empty() => Change::Merge,
+        (false, names) => Change::Unset(names),
+    };
     let shown = ask.shared.runner.configure(&wanted.model, wanted.settings, change).await.map_err(refusal)?;
     reply::json(StatusCode::OK, &shown)
 }

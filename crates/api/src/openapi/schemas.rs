@@ -87,6 +87,7 @@ fn requests() -> Value {
         })),
         "Settings": closed(object(&["model", "settings"], &json!({
             "model": model(), "replace": { "type": "boolean" },
+            "unset": { "type": "array", "items": { "type": "string" } },
             "settings": closed(object(&[], &json!({ "context_size": count }))),
         }))),
         "Pin": closed(object(&["model", "pinned"], &json!({ "model": model(), "pinned": { "type": "boolean" } }))),

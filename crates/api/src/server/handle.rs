@@ -14,7 +14,7 @@ use crate::body::AnswerBody;
 use crate::caller::Peer;
 use crate::dialect::{Dialect, DialectError, ErrorKind};
 use crate::reply::{self, Answer};
-use crate::route::{self, Engines, NoRoute, Pontoon, Route};
+use crate::route::{self, Engines, Models, NoRoute, Pontoon, Route};
 use crate::{infer, logs, manage, openapi};
 
 /// Answers a request. There is always an answer.
@@ -65,7 +65,11 @@ async fn routed(
     let mut caller = gate::identify(&shared, &peer, &head.headers).await?;
     let acting = head.headers.contains_key("x-pontoon-caller");
     // Finding out costs a look through /proc, so it is done only for requests that it matters for.
-    let matters = matches!(route, Route::Engines(Engines::Requests) | Route::Pontoon(Pontoon::Queue));
+    let matters = match route {
+        Route::Engines(Engines::Requests) | Route::Pontoon(Pontoon::Queue) => true,
+        Route::Models(Models::Inspect(_)) => head.uri.query().is_some(),
+        _ => false,
+    };
     let manages = if route.manages() || matters || acting {
         gate::may_manage(&peer, &head.headers).await
     } else {

@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use pontoon_daemon::Config;
+
 use pontoon_engines::Settings;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::http::Daemon;
 use super::show;
@@ -38,7 +40,7 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
     let flags = Settings::from_flags(&arguments.flags).map_err(|error| error.to_string())?;
     let mut settings = serde_json::to_value(flags).map_err(|error| error.to_string())?;
     let fields = settings.as_object_mut().ok_or("settings are an object")?;
@@ -58,36 +60,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     if let Some(pinned) = arguments.pin {
         fields.insert("pinned".into(), pinned.into());
     }
-    let daemon = Daemon::here()?;
-    let replace = arguments.reset || !taken_back.is_empty();
-    if !arguments.reset && replace {
-        *fields = merged(&daemon, &arguments.model, fields, &taken_back)?;
-    }
-    let body = json!({ "model": arguments.model, "replace": replace, "settings": settings });
-    let shown = daemon.post("/pontoon/v1/configure", &body)?;
+    let body = json!({
+        "model": arguments.model, "replace": arguments.reset, "unset": taken_back, "settings": settings,
+    });
+    let shown = Daemon::here(config)?.post("/pontoon/v1/configure", &body)?;
     match arguments.json {
         true => crate::print_json(&shown)?,
         false => show::print(&shown),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What the host has set so far, without what is taken back, and with what is new.
-fn merged(
-    daemon: &Daemon,
-    model: &str,
-    new: &Map<String, Value>,
-    taken_back: &[String],
-) -> Result<Map<String, Value>, String> {
-    let shown = daemon.get(&format!("/pontoon/v1/show?model={}", super::http::query(model)))?;
-    let mut all = Map::new();
-    for (name, setting) in shown["settings"].as_object().into_iter().flatten() {
-        if setting["origin"] == "host" && !taken_back.contains(name) {
-            all.insert(name.clone(), setting["value"].clone());
-        }
-    }
-    all.extend(new.clone());
-    Ok(all)
 }
 
 /// A number, a truth, a list, or else text.

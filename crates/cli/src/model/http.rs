@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use pontoon_daemon::paths;
+use pontoon_daemon::{Config, paths};
 use serde_json::Value;
 
 /// The daemon of this machine.
@@ -15,9 +15,15 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// That of `PONTOON_HOST`, or the usual one.
-    pub fn here() -> Result<Self, String> {
-        Ok(Self { socket: paths::models_admin_socket(&crate::local_socket()?) })
+    /// That of `PONTOON_HOST`, else the one that the configuration file describes, else the usual one.
+    pub fn here(config: &Config) -> Result<Self, String> {
+        let by_name = std::env::var_os("PONTOON_HOST").is_some();
+        let socket = match (&config.http.admin, &config.listen.socket) {
+            (Some(admin), _) if !by_name => admin.clone(),
+            (None, Some(guests)) if !by_name => paths::models_admin_socket(guests),
+            _ => paths::models_admin_socket(&crate::local_socket()?),
+        };
+        Ok(Self { socket })
     }
 
     /// Sends one request; an answer that is no success becomes its own sentence.

@@ -23,8 +23,9 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
     let mut shown = serde_json::to_value(&inspection).map_err(|error| error.to_string())?;
     if arguments.remote {
         let (client, name) = (super::client(config)?, reference(&arguments.name)?);
-        let digest =
-            block_on(async { client.remote_digest(&name).await.map_err(|error| error.to_string()) })?;
+        let store = store(config)?;
+        let there = async { client.remote_model(&store, &name).await.map_err(|error| error.to_string()) };
+        let digest = block_on(there)?.digest;
         shown["remote"] = serde_json::json!({ "digest": digest, "newer": digest != inspection.id });
     }
     println!("{}", serde_json::to_string_pretty(&shown).map_err(|error| error.to_string())?);

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use pontoon_daemon::Config;
+
 use http_body_util::BodyExt;
 use hyper::Method;
 
@@ -20,13 +22,13 @@ pub struct Arguments {
     follow: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
     let path = match &arguments.model {
         Some(model) => format!("/pontoon/v1/logs?model={}", query(model)),
         None if arguments.follow => "/logs?follow=1".to_owned(),
         None => "/logs".to_owned(),
     };
-    let daemon = Daemon::here()?;
+    let daemon = Daemon::here(config)?;
     block_on(async {
         let mut body = daemon.send(Method::GET, &path, None).await?.into_body();
         while let Some(frame) = body.frame().await {

@@ -21,6 +21,7 @@ mod run;
 mod show;
 mod tag;
 mod unload;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,7 @@ enum Verb {
     Requests(requests::Arguments),
     Df(df::Arguments),
     Prune(prune::Arguments),
+    Verify(verify::Arguments),
     Bench(bench::Arguments),
 }
 
@@ -79,14 +81,15 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
         Verb::Export(arguments) => archive::export(&config, &arguments),
         Verb::Load(arguments) => archive::load(&config, &arguments),
         Verb::Run(arguments) => run::run(&config, arguments),
-        Verb::Ps(arguments) => ps::run(&arguments),
-        Verb::Show(arguments) => show::run(&arguments),
-        Verb::Configure(arguments) => configure::run(&arguments),
-        Verb::Unload(arguments) => unload::run(&arguments),
-        Verb::Logs(arguments) => logs::run(&arguments),
-        Verb::Requests(arguments) => requests::run(&arguments),
+        Verb::Ps(arguments) => ps::run(&config, &arguments),
+        Verb::Show(arguments) => show::run(&config, &arguments),
+        Verb::Configure(arguments) => configure::run(&config, &arguments),
+        Verb::Unload(arguments) => unload::run(&config, &arguments),
+        Verb::Logs(arguments) => logs::run(&config, &arguments),
+        Verb::Requests(arguments) => requests::run(&config, &arguments),
         Verb::Df(arguments) => df::run(&config, &arguments),
         Verb::Prune(arguments) => prune::run(&config, &arguments),
+        Verb::Verify(arguments) => verify::run(&config, &arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use pontoon_daemon::Config;
+
 use serde_json::Value;
 
 use super::http::Daemon;
@@ -18,9 +20,9 @@ pub struct Arguments {
     queue: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
     let path = if arguments.queue { "/pontoon/v1/queue" } else { "/pontoon/v1/ps" };
-    let rows = Daemon::here()?.get(path)?;
+    let rows = Daemon::here(config)?.get(path)?;
     if arguments.json {
         crate::print_json(&rows)?;
         return Ok(ExitCode::SUCCESS);

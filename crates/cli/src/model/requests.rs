@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use pontoon_daemon::Config;
+
 use serde_json::Value;
 
 use super::http::{Daemon, query};
@@ -20,12 +22,12 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
     let path = match &arguments.model {
         Some(model) => format!("/engines/requests?model={}", query(model)),
         None => "/engines/requests".to_owned(),
     };
-    let models = Daemon::here()?.get(&path)?;
+    let models = Daemon::here(config)?.get(&path)?;
     if arguments.json {
         crate::print_json(&models)?;
         return Ok(ExitCode::SUCCESS);

@@ -46,7 +46,7 @@ pub struct Arguments {
 
 pub fn run(config: &Config, arguments: Arguments) -> Result<ExitCode, String> {
     fetch(config, &arguments.model)?;
-    let daemon = Daemon::here()?;
+    let daemon = Daemon::here(config)?;
     let mut prompt = arguments.prompt.join(" ");
     if prompt.is_empty() && !std::io::stdin().is_terminal() {
         std::io::stdin()

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use pontoon_daemon::Config;
+
 use serde_json::Value;
 
 use super::http::{Daemon, query};
@@ -18,8 +20,8 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
-    let shown = Daemon::here()?.get(&format!("/pontoon/v1/show?model={}", query(&arguments.model)))?;
+pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
+    let shown = Daemon::here(config)?.get(&format!("/pontoon/v1/show?model={}", query(&arguments.model)))?;
     if arguments.json {
         crate::print_json(&shown)?;
     } else {

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use pontoon_daemon::Config;
+
 use serde_json::json;
 
 use super::http::Daemon;
@@ -17,9 +19,9 @@ pub struct Arguments {
     all: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
     let body = json!({ "all": arguments.all, "models": arguments.models });
-    let answer = Daemon::here()?.post("/engines/unload", &body)?;
+    let answer = Daemon::here(config)?.post("/engines/unload", &body)?;
     println!("{} unloaded", answer["unloaded_runners"]);
     Ok(ExitCode::SUCCESS)
 }

@@ -111,7 +111,7 @@ fn mlx_arguments(chosen: &Settings, bundle: &Bundle, socket: &Path) -> Vec<OsStr
 
 fn vllm_arguments(chosen: &Settings, bundle: &Bundle, socket: &Path, alias: &str) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec![bundle.dir.clone().into(), "--uds".into(), socket.into()];
-    words.extend(["--served-model-name".into(), alias.into(), "--disable-log-requests".into()]);
+    words.extend(["--served-model-name".into(), alias.into()]);
     if let Some(context) = chosen.context_size {
         words.extend(["--max-model-len".into(), context.to_string().into()]);
     }

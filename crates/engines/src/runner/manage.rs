@@ -68,6 +68,7 @@ impl Runner {
             let before = lock(&planner.saved).get(&key);
             let after = match change {
                 Change::Merge => before.overlaid(&settings),
+                Change::Unset(names) => before.unset(&names).map_err(invalid)?.overlaid(&settings),
                 Change::Replace => settings,
             };
             lock(&planner.saved).set(&key, after).map_err(invalid)?;

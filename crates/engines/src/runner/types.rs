@@ -223,10 +223,12 @@ pub enum Which {
 }
 
 /// How new settings meet those that are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Value by value.
     Merge,
+    /// Value by value, and the settings of these names are taken back.
+    Unset(Vec<String>),
     /// Nothing of the old stays.
     Replace,
 }

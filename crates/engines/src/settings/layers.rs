@@ -101,6 +101,19 @@ impl Settings {
         serde_json::from_value(serde_json::Value::Object(values)).unwrap_or_else(|_| other.clone())
     }
 
+    /// This layer without the settings of these names.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a name that no setting has.
+    pub fn unset(&self, names: &[String]) -> Result<Settings, Error> {
+        let mut values = object(self);
+        for name in names {
+            values.insert(name.clone(), serde_json::Value::Null);
+        }
+        serde_json::from_value(serde_json::Value::Object(values))
+            .map_err(|error| Error::Setting { reason: error.to_string() })
+    }
+
     /// True if this layer says nothing.
     pub fn is_empty(&self) -> bool {
         *self == Settings::default()
@@ -145,6 +158,14 @@ mod tests {
         let merged = effective(&[(Origin::Artifact, artifact), (Origin::Host, host)]).unwrap();
         assert_eq!(merged.settings.temperature, Some(0.9));
         assert_eq!(merged.values["top_p"].origin, Origin::Preset);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_gone_and_a_name_that_is_none_is_an_error() {
+        let layer = with(Some(512), Some(2));
+        assert_eq!(layer.unset(&["parallel".into()]).unwrap(), with(Some(512), None));
+        let error = layer.unset(&["paralell".into()]).unwrap_err().to_string();
+        assert!(error.contains("paralell") && error.contains("parallel"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,17 @@ impl Http {
     pub(super) fn new(options: Options) -> Result<Self> {
         // One provider serves the whole process; that another part has installed one is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut trusted = Vec::new();
+        for path in &options.certificates {
+            let pem = std::fs::read(path).map_err(Error::io("cannot read the certificates in", path))?;
+            let read = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+            if read.is_empty() {
+                return Err(Error::malformed(path.display().to_string(), "it has no certificate in PEM"));
+            }
+            trusted.extend(read);
+        }
         let client = reqwest::Client::builder()
+            .tls_certs_merge(trusted)
             .user_agent(concat!("pontoon/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(15))
             .read_timeout(options.silence)

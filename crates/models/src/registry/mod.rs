@@ -26,6 +26,8 @@ pub struct Options {
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// Registries that are spoken to without TLS. Those on loopback always are.
     pub insecure: Vec<String>,
+    /// PEM files of authorities that are trusted beside the system's.
+    pub certificates: Vec<PathBuf>,
     pub credentials: Credentials,
     pub hub: Hub,
     /// Blobs that are transferred at once.
@@ -75,6 +77,7 @@ impl Default for Options {
         Self {
             mirrors: BTreeMap::new(),
             insecure: Vec::new(),
+            certificates: Vec::new(),
             credentials: Credentials::default(),
             hub: Hub::default(),
             parallel: 4,
@@ -132,9 +135,10 @@ impl Client {
         push::push(&self.http, store, name, to, &progress).await
     }
 
-    /// The digest that a name has in its registry now: to tell whether there is something newer.
-    pub async fn remote_digest(&self, name: &Reference) -> Result<Digest> {
-        pull::remote_digest(&self.http, name).await
+    /// A model as its registry has it now, which need not be here: only its configuration is fetched. Its
+    /// digest tells whether there is something newer than what `store` has.
+    pub async fn remote_model(&self, store: &Store, name: &Reference) -> Result<Model> {
+        pull::remote_model(&self.http, store, name).await
     }
 }
 

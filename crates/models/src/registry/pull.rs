@@ -12,7 +12,7 @@ use super::{
     http::{Http, expect_success},
 };
 use crate::{
-    Digest, Error, Event, Progress, Reference, Result, Store, Transfer, check,
+    Digest, Error, Event, Model, Progress, Reference, Result, Store, Transfer, check,
     manifest::{Descriptor, Index, MAX_MANIFEST, Manifest},
     media,
     progress::Meter,
@@ -36,8 +36,30 @@ pub(super) async fn pull(
     progress: &Progress,
     model_wanted: bool,
 ) -> Result<Digest> {
-    http.options.policy.check_reference(name)?;
     progress.status(format!("resolving {}", name.familiar()));
+    let (remote, staging) = begin(http, store, name, model_wanted).await?;
+    if model_wanted {
+        http.options.policy.check_model(&preview(&staging, &remote).await?, name)?;
+    }
+    room_for(&staging, &remote.manifest).await?;
+    fetch_layers(http, &staging, &remote, progress).await?;
+    finish(store, staging, remote, name, progress, model_wanted).await
+}
+
+/// A model as its registry has it now. Of its files only the configuration is fetched.
+pub(super) async fn remote_model(http: &Arc<Http>, store: &Store, name: &Reference) -> Result<Model> {
+    let (remote, staging) = begin(http, store, name, true).await?;
+    Ok(Model { names: vec![name.clone()], ..preview(&staging, &remote).await? })
+}
+
+/// Manifest and configuration: enough to refuse before anything large is fetched.
+async fn begin(
+    http: &Arc<Http>,
+    store: &Store,
+    name: &Reference,
+    model_wanted: bool,
+) -> Result<(Remote, Arc<Staging>)> {
+    http.options.policy.check_reference(name)?;
     let remote = resolve(http, name).await?;
     if model_wanted && !remote.manifest.is_model() {
         let found = remote.manifest.kind().to_owned();
@@ -48,16 +70,7 @@ pub(super) async fn pull(
     let config = remote.manifest.config.clone();
     let quiet = Meter::new(&Progress::none(), String::new(), config.size, config.size, Transfer::Pull);
     fetch_from(http, &staging, &config, &remote.places, quiet).await?;
-    if model_wanted {
-        check_policy(http, &staging, &remote, name).await?;
-    }
-    room_for(&staging, &remote.manifest).await?;
-    fetch_layers(http, &staging, &remote, progress).await?;
-    finish(store, staging, remote, name, progress, model_wanted).await
-}
-
-pub(super) async fn remote_digest(http: &Arc<Http>, name: &Reference) -> Result<Digest> {
-    Ok(Digest::of(&resolve(http, name).await?.bytes))
+    Ok((remote, staging))
 }
 
 /// Asks the mirrors and the registry in turn. What the last one says is the answer if none has it.
@@ -121,16 +134,9 @@ async fn get_manifest(http: &Arc<Http>, place: &Endpoint, wanted: &str) -> Resul
     }
 }
 
-/// Before anything large is fetched: manifest and config tell enough to refuse.
-async fn check_policy(
-    http: &Arc<Http>,
-    staging: &Arc<Staging>,
-    remote: &Remote,
-    name: &Reference,
-) -> Result<()> {
+async fn preview(staging: &Arc<Staging>, remote: &Remote) -> Result<Model> {
     let (staging, bytes) = (staging.clone(), remote.bytes.clone());
-    let model = blocking(move || staging.preview(&bytes)).await?;
-    http.options.policy.check_model(&model, name)
+    blocking(move || staging.preview(&bytes)).await
 }
 
 /// Whether the disk can hold what is still missing.

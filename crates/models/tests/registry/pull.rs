@@ -30,7 +30,11 @@ async fn there_and_back() {
     let (progress, mut events) = Progress::channel();
     let pulled = client().pull(&other, &name(&remote), progress).await.unwrap();
     assert_same(&pulled, &model);
-    assert_eq!(client().remote_digest(&name(&remote)).await.unwrap(), model.digest);
+    let (empty, wanted) = (scratch(), name(&remote));
+    let elsewhere = Store::open(empty.path()).unwrap();
+    let seen = client().remote_model(&elsewhere, &wanted).await.unwrap();
+    assert_eq!((seen.digest, &seen.config, &seen.names), (model.digest, &model.config, &vec![wanted]));
+    assert!(elsewhere.list().unwrap().is_empty(), "only looked at");
     assert!(pulled.has_license());
     assert_eq!(other.bundle(&pulled).unwrap().weights.len(), 2);
 

@@ -112,7 +112,7 @@ async fn a_cut_upload_goes_on_and_nothing_is_sent_twice() {
     let sibling = name(&format!("127.0.0.1:{port}/me/sibling:1"));
     client().push(&store, "me/model", &sibling, Progress::none()).await.unwrap();
     assert_eq!(plan.cut.load(Ordering::SeqCst), 2, "blobs were uploaded though the registry has them");
-    assert_eq!(client().remote_digest(&sibling).await.unwrap(), model.digest);
+    assert_eq!(client().remote_model(&store, &sibling).await.unwrap().digest, model.digest);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,4 +135,29 @@ async fn other_artifacts_travel_too() {
     let pulled = client().pull_artifact(&other, &remote, Progress::none()).await.unwrap();
     assert_eq!((pulled.digest, pulled.kind.as_str()), (pack.digest, kind));
     assert_eq!(fs::read(&pulled.files[0].1).unwrap(), vec![7; 300_000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_with_an_authority_of_its_own() {
+    let Some(registry) = ready(Registry::tls()) else { return };
+    let (here, there) = (scratch(), scratch());
+    let (store, model) = packaged(&here, 1 << 20, "me/model");
+    let remote = name(&registry.tls_name("me/model:1"));
+
+    let impatient = Options { retries: 0, ..options() };
+    let stranger = Client::new(impatient.clone()).unwrap();
+    let refused = stranger.push(&store, "me/model", &remote, Progress::none()).await.unwrap_err();
+    assert!(matches!(refused, Error::Network { .. }), "{refused}");
+    assert!(refused.to_string().contains("certificate"), "{refused}");
+
+    let trusting = Options { certificates: vec![registry.certificate()], ..impatient.clone() };
+    let friend = Client::new(trusting).unwrap();
+    friend.push(&store, "me/model", &remote, Progress::none()).await.unwrap();
+    let other = Store::open(there.path()).unwrap();
+    assert_same(&friend.pull(&other, &remote, Progress::none()).await.unwrap(), &model);
+
+    let empty = there.path().join("empty.pem");
+    fs::write(&empty, "no certificate").unwrap();
+    let Err(error) = Client::new(Options { certificates: vec![empty], ..impatient }) else { panic!() };
+    assert!(error.to_string().contains("empty.pem"), "{error}");
 }

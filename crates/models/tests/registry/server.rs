@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -16,23 +17,28 @@ pub(crate) const PASSWORD: &str = "secret";
 pub(crate) struct Registry {
     process: Child,
     pub(crate) port: u16,
-    _folder: Scratch,
+    folder: Scratch,
 }
 
 impl Registry {
     /// Starts one, open to all.
     pub(crate) fn open() -> anyhow::Result<Self> {
-        Self::start("")
+        Self::start("", false)
+    }
+
+    /// Starts one that speaks TLS, with a certificate of its own for [`Registry::tls_name`].
+    pub(crate) fn tls() -> anyhow::Result<Self> {
+        Self::start("", true)
     }
 
     /// Starts one that wants a password.
     pub(crate) fn closed() -> anyhow::Result<Self> {
         let htpasswd = find_tool("htpasswd").context("no htpasswd: apt-get install apache2-utils")?;
         let output = Command::new(htpasswd).args(["-Bbn", USER, PASSWORD]).output()?;
-        Self::start(std::str::from_utf8(&output.stdout)?.trim())
+        Self::start(std::str::from_utf8(&output.stdout)?.trim(), false)
     }
 
-    fn start(users: &str) -> anyhow::Result<Self> {
+    fn start(users: &str, tls: bool) -> anyhow::Result<Self> {
         let program =
             find_tool("docker-registry").context("no docker-registry: apt-get install docker-registry")?;
         let folder = Scratch::new("regd")?;
@@ -41,6 +47,12 @@ impl Registry {
         let mut config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {path}/data\nhttp:\n  addr: 127.0.0.1:{port}\n"
         );
+        if tls {
+            let made = rcgen::generate_simple_self_signed(vec!["0.0.0.0".into()])?;
+            fs::write(folder.path().join("cert.pem"), made.cert.pem())?;
+            fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem())?;
+            config += &format!("  tls:\n    certificate: {path}/cert.pem\n    key: {path}/key.pem\n");
+        }
         if !users.is_empty() {
             fs::write(folder.path().join("users"), users)?;
             config += &format!("auth:\n  htpasswd:\n    realm: test\n    path: {path}/users\n");
@@ -52,7 +64,7 @@ impl Registry {
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.path().join("log"))?)
             .spawn()?;
-        let registry = Self { process, port, _folder: folder };
+        let registry = Self { process, port, folder };
         registry.wait()?;
         Ok(registry)
     }
@@ -66,6 +78,17 @@ impl Registry {
             std::thread::sleep(Duration::from_millis(20));
         }
         bail!("docker-registry does not answer on port {}", self.port)
+    }
+
+    /// A name in this registry by an address that is not loopback to our client, and so needs TLS; Linux
+    /// leads it to this machine all the same.
+    pub(crate) fn tls_name(&self, rest: &str) -> String {
+        format!("0.0.0.0:{}/{rest}", self.port)
+    }
+
+    /// The certificate of one with TLS.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder.path().join("cert.pem")
     }
 
     /// A name in this registry.
