@@ -299,3 +299,41 @@ fn embeddings_agree_with_the_original() {
         assert!(output.status.success(), "{script}: {text}{}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+/// As root, engines may become a user of their own: who loads, answers, saves prompts and finds them again.
+#[test]
+fn engines_as_a_user_of_their_own() {
+    let root_needed = || {
+        let is_root = rustix::process::geteuid().is_root();
+        anyhow::ensure!(is_root, "only root can become another user");
+        variable("PONTOON_LLAMA_SERVER")
+    };
+    let server = root_needed();
+    if !pontoon_testbed::ready(server.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error}"))) {
+        return;
+    }
+    // A copy that this user can reach, wherever the other one is.
+    let folder = pontoon_testbed::Scratch::new("engine-user").unwrap();
+    let copy = folder.path().join("llama-server");
+    std::fs::copy(server.unwrap(), &copy).unwrap();
+    let engines = format!("[engines]\nuid = 65533\nllama_server = '{}'\n", copy.display());
+    let Some(daemon) = start(&engines) else { return };
+    let socket = daemon.models_socket();
+    for _ in 0..2 {
+        let said = answer(&socket, "POST", "/v1/chat/completions", &question("hello", false, 8));
+        assert!(said.contains("200 OK"), "{said}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", engine_of(&daemon))).unwrap();
+        let users = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+        assert_eq!(users.split_whitespace().skip(1).collect::<Vec<_>>(), ["65533"; 4], "{status}");
+        ok(&daemon, &["model", "unload", "--all"]);
+        wait_until("it saves its prompts and goes", Duration::from_secs(10), || {
+            ok(&daemon, &["model", "ps", "--json"]).trim() == "[]"
+        });
+        let disk: Value = serde_json::from_str(&ok(&daemon, &["model", "df", "--json"])).unwrap();
+        assert_eq!(disk["slot_caches"], 1, "{disk}");
+    }
+    assert!(ok(&daemon, &["model", "prune", "--slots"]).starts_with("freed"));
+    let disk: Value = serde_json::from_str(&ok(&daemon, &["model", "df", "--json"])).unwrap();
+    assert_eq!(disk["slot_caches"], 0, "{disk}");
+    assert!(ok(&daemon, &["model", "verify"]).contains(": whole ("));
+}

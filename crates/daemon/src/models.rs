@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use pontoon_api::{Api, LogTail, Server};
-use pontoon_engines::engine::Catalog;
+use pontoon_engines::engine::{Catalog, EngineConfig};
 use pontoon_engines::instance::Launcher;
+use pontoon_engines::launcher::User;
 use pontoon_engines::{Options, Runner};
 use pontoon_models::Store;
 use tokio::runtime::Runtime;
@@ -66,7 +67,14 @@ async fn begin(config: &Config, socket: &Path, log: LogTail) -> Result<(Runner, 
     let engines = Catalog::open(paths::engines_folder(), config.engines.clone());
     let launcher = Launcher::this_program().map_err(|error| format!("no path of this program: {error}"))?;
     let mut options = Options::new(store.clone(), engines, paths::data_folder(), launcher);
-    options.run = paths::admin_socket(socket).with_file_name("engines");
+    let EngineConfig { uid, gid, .. } = config.engines;
+    if uid != 0 && rustix::process::geteuid().is_root() {
+        // Another user cannot pass through the operator's folder.
+        options.run = options.state.join("run");
+        options.user = Some(User { uid, gid: if gid == 0 { uid } else { gid } });
+    } else {
+        options.run = paths::admin_socket(socket).with_file_name("engines");
+    }
     config.models.apply(&mut options);
     let runner = Runner::start(options).await.map_err(|error| error.to_string())?;
     let mut http = config.http.clone();

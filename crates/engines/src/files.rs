@@ -58,23 +58,33 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// enter, is refused: sockets and saved prompts lie there.
 #[cfg(unix)]
 pub fn private_folder(path: &Path) -> Result<(), Error> {
+    own_folder(path, 0o700, None)
+}
+
+/// The same for a folder that others may pass through, but not list; or, with `user`, for one that may have
+/// been given to that user.
+///
+/// # Errors
+/// [`Error::File`].
+#[cfg(unix)]
+pub fn own_folder(path: &Path, mode: u32, user: Option<u32>) -> Result<(), Error> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
     let create = || {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        match fs::DirBuilder::new().mode(0o700).create(path) {
+        match fs::DirBuilder::new().mode(mode).create(path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             other => other?,
         }
         let found = fs::symlink_metadata(path)?;
-        let ours = found.uid() == rustix::process::geteuid().as_raw();
+        let ours = found.uid() == rustix::process::geteuid().as_raw() || Some(found.uid()) == user;
         if !found.is_dir() || !ours {
             return Err(std::io::Error::other("it is no folder of this user"));
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
     };
-    create().map_err(Error::file(path, "made a private folder"))
+    create().map_err(Error::file(path, "made a folder of ours"))
 }
 
 /// A fresh folder for one test.

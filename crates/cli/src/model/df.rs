@@ -53,7 +53,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
 fn disk(config: &Config) -> Result<Disk, String> {
     let store = store(config)?.df().map_err(|error| error.to_string())?;
     let engines = Catalog::open(paths::engines_folder(), config.engines.clone()).list();
-    let (slot_caches_bytes, slot_caches) = slot_caches()?.usage();
+    let (slot_caches_bytes, slot_caches) = slot_caches().usage();
     Ok(Disk {
         store,
         engines: engines.iter().filter(|engine| engine.bytes > 0).count(),
@@ -64,6 +64,6 @@ fn disk(config: &Config) -> Result<Disk, String> {
 }
 
 /// What engines have saved of prompts.
-pub fn slot_caches() -> Result<SlotCache, String> {
-    SlotCache::open(&paths::data_folder().join("slots"), u64::MAX).map_err(|error| error.to_string())
+pub fn slot_caches() -> SlotCache {
+    SlotCache::at(&paths::data_folder().join("state/slots"))
 }

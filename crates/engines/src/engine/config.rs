@@ -17,6 +17,11 @@ pub struct EngineConfig {
     pub vllm_python: Option<PathBuf>,
     /// Package index for `pontoon engine install`. Default: pip's own, else the public one.
     pub index_url: Option<String>,
+    /// The user that engines become where the daemon is root; 0 = they stay root, without capabilities. It
+    /// must be able to reach the store of models and the engine's program.
+    pub uid: u32,
+    /// Its group; 0 = the number of the user.
+    pub gid: u32,
     /// Other engines, by name.
     pub custom: BTreeMap<String, Custom>,
 }

@@ -59,16 +59,22 @@ impl SlotCache {
         Ok(SlotCache { folder: folder.to_owned(), most_bytes })
     }
 
-    /// The folder for `key`, made if it is missing; the engine may write there. None if nothing is kept.
+    /// The same, as it is: to look at and to clear from outside the daemon.
+    pub fn at(folder: &Path) -> SlotCache {
+        SlotCache { folder: folder.to_owned(), most_bytes: u64::MAX }
+    }
+
+    /// The folder for `key`, made if it is missing; the engine, which may run as `user`, may write there. None
+    /// if nothing is kept.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn place(&self, key: &SlotKey) -> Result<Option<PathBuf>, Error> {
+    pub fn place(&self, key: &SlotKey, user: Option<u32>) -> Result<Option<PathBuf>, Error> {
         if self.most_bytes == 0 {
             return Ok(None);
         }
         let place = self.folder.join(&key.0);
-        files::private_folder(&place)?;
+        files::own_folder(&place, 0o700, user)?;
         Ok(Some(place))
     }
 

@@ -56,7 +56,7 @@ impl Loader {
         files::private_folder(&folder)?;
         let socket = folder.join("engine.sock");
         let place = match &plan.slot_key {
-            Some(key) => self.slots.place(key)?,
+            Some(key) => self.slots.place(key, options.user.map(|user| user.uid))?,
             None => None,
         };
         let job = plan.job(options, &socket, place.as_deref())?;
@@ -72,7 +72,8 @@ impl Loader {
 
     /// Saves what the slots hold, then ends the process. Returns how many were saved.
     pub async fn evict(&self, plan: &Plan, instance: &Instance) -> usize {
-        let place = plan.slot_key.as_ref().and_then(|key| self.slots.place(key).ok().flatten());
+        let user = self.planner.options.user.map(|user| user.uid);
+        let place = plan.slot_key.as_ref().and_then(|key| self.slots.place(key, user).ok().flatten());
         let saved = match place {
             Some(place) => self.slots.save(&instance.socket, &place).await,
             None => 0,

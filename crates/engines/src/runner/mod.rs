@@ -68,10 +68,15 @@ impl Runner {
     /// [`Error::File`] or [`Error::Damaged`] if the state cannot be used.
     pub async fn start(options: Options) -> Result<Runner, Error> {
         let made = tokio::task::spawn_blocking(move || {
-            files::private_folder(&options.state)?;
-            files::private_folder(&options.run)?;
+            // Engines of another user must be able to pass through to what they are given.
+            let mode = if options.user.is_some() { 0o711 } else { 0o700 };
+            files::own_folder(&options.state, mode, None)?;
+            files::own_folder(&options.run, mode, None)?;
             load::sweep(&options.run);
             let slots = SlotCache::open(&options.state.join("slots"), options.slot_cache_bytes)?;
+            if options.user.is_some() {
+                files::own_folder(&options.state.join("slots"), mode, None)?;
+            }
             let saved = Saved::open(&options.state.join("models.json"))?;
             let footprints = Footprints::open(&options.state.join("footprints.json"));
             let budget = options.budget.unwrap_or_else(detect_budget);
