@@ -31,7 +31,7 @@ impl Models {
     /// [`Error::Models`], one sentence; nothing is left behind then.
     pub fn start(config: &Config, socket: &Path, log: LogTail) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(1)
             .thread_name("models")
             .enable_all()
             .build()

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -40,6 +41,8 @@ struct Connection {
     driver: Option<Pin<Box<Driver>>>,
     uses: u32,
     used: Instant,
+    /// The thread whose event loop it belongs to; another's would wake that one for every byte.
+    home: ThreadId,
 }
 
 /// A connection while it carries a request. Dropped before [`Carrier::finish`], it is closed at once, so
@@ -136,7 +139,13 @@ impl Engines {
     fn take(&self, socket: &Path) -> Option<Connection> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = all.get_mut(socket)?;
-        std::iter::from_fn(|| idle.pop()).find_map(|mut connection| connection.usable().then_some(connection))
+        let here = thread::current().id();
+        loop {
+            let mut connection = idle.remove(idle.iter().rposition(|kept| kept.home == here)?);
+            if connection.usable() {
+                return Some(connection);
+            }
+        }
     }
 
     async fn exchange(
@@ -175,7 +184,8 @@ async fn connect(socket: &Path) -> Result<Connection, Failure> {
     let stream = UnixStream::connect(socket).await.map_err(Failure::Connect)?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (sender, driver) = handshake.map_err(|error| Failure::Http(error.to_string()))?;
-    Ok(Connection { sender, driver: Some(Box::pin(driver)), uses: 0, used: Instant::now() })
+    let home = thread::current().id();
+    Ok(Connection { sender, driver: Some(Box::pin(driver)), uses: 0, used: Instant::now(), home })
 }
 
 /// Why an engine did not answer.

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{self, Places};
+use super::lanes::Lanes;
 use super::{Error, Shared};
 use crate::caller::{Origin, Peer};
 use crate::config::{Config, Tls};
@@ -146,13 +147,13 @@ impl Listener {
     }
 
     /// Accepts connections until it is dropped.
-    pub async fn accept(self, shared: Arc<Shared>, places: Arc<Places>, stopped: watch::Receiver<bool>) {
+    pub async fn accept(self, handles: Handles) {
         loop {
-            let handles = (shared.clone(), places.clone(), stopped.clone());
+            let handles = handles.clone();
             let accepted = match &self {
                 Self::Loopback(listener, ours) => {
                     let ours = *ours;
-                    listener.accept().await.map(|(stream, theirs)| plain(stream, ours, theirs, handles))
+                    listener.accept().await.and_then(|(stream, theirs)| plain(stream, ours, theirs, handles))
                 }
                 Self::Guest(listener, _) => {
                     listener.accept().await.and_then(|(stream, _)| local(stream, Origin::Guest, handles))
@@ -163,7 +164,7 @@ impl Listener {
                 Self::Remote(listener, _, acceptor) => listener
                     .accept()
                     .await
-                    .map(|(stream, theirs)| secure(stream, theirs, acceptor.clone(), handles)),
+                    .and_then(|(stream, theirs)| secure(stream, theirs, acceptor.clone(), handles)),
             };
             if let Err(error) = accepted {
                 // Out of file descriptors, mostly: nothing is gained by asking again at once.
@@ -174,51 +175,75 @@ impl Listener {
     }
 }
 
-type Handles = (Arc<Shared>, Arc<Places>, watch::Receiver<bool>);
+/// What serving a connection takes.
+#[derive(Clone)]
+pub struct Handles {
+    pub shared: Arc<Shared>,
+    pub places: Arc<Places>,
+    pub lanes: Arc<Lanes>,
+    pub stopped: watch::Receiver<bool>,
+}
 
-fn plain(stream: TcpStream, ours: SocketAddr, theirs: SocketAddr, (shared, places, stopped): Handles) {
-    let Some(place) = places.take() else { return full() };
+fn plain(stream: TcpStream, ours: SocketAddr, theirs: SocketAddr, handles: Handles) -> std::io::Result<()> {
+    let Some(place) = handles.places.take() else { return full() };
     let _ = stream.set_nodelay(true);
     let ours = stream.local_addr().unwrap_or(ours);
     let peer = Arc::new(Peer::of_tcp(Origin::Loopback(ours, theirs)));
-    tokio::spawn(async move {
-        connection::serve(stream, peer, shared, places, stopped).await;
-        drop(place);
-    });
-}
-
-fn local(
-    stream: tokio::net::UnixStream,
-    origin: Origin,
-    (shared, places, stopped): Handles,
-) -> std::io::Result<()> {
-    let peer = Arc::new(Peer::of_unix(origin, &stream)?);
-    let Some(place) = places.take() else {
-        full();
-        return Ok(());
-    };
-    tokio::spawn(async move {
-        connection::serve(stream, peer, shared, places, stopped).await;
+    let stream = stream.into_std()?;
+    handles.lanes.clone().spawn(async move {
+        if let Some(stream) = taken_over(TcpStream::from_std(stream)) {
+            connection::serve(stream, peer, handles.shared, handles.places, handles.stopped).await;
+        }
         drop(place);
     });
     Ok(())
 }
 
-fn secure(stream: TcpStream, theirs: SocketAddr, acceptor: TlsAcceptor, (shared, places, stopped): Handles) {
-    let Some(place) = places.take() else { return full() };
-    let _ = stream.set_nodelay(true);
-    let peer = Arc::new(Peer::of_tcp(Origin::Remote(theirs)));
-    let limit = Duration::from_secs(shared.config.limits.header_seconds);
-    tokio::spawn(async move {
-        match tokio::time::timeout(limit, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => connection::serve(stream, peer, shared, places, stopped).await,
-            Ok(Err(error)) => log::debug!("no TLS with {theirs}: {error}"),
-            Err(_) => log::debug!("no TLS with {theirs} within {limit:?}"),
+fn local(stream: UnixStream, origin: Origin, handles: Handles) -> std::io::Result<()> {
+    let peer = Arc::new(Peer::of_unix(origin, &stream)?);
+    let Some(place) = handles.places.take() else { return full() };
+    let stream = stream.into_std()?;
+    handles.lanes.clone().spawn(async move {
+        if let Some(stream) = taken_over(UnixStream::from_std(stream)) {
+            connection::serve(stream, peer, handles.shared, handles.places, handles.stopped).await;
         }
         drop(place);
     });
+    Ok(())
 }
 
-fn full() {
+fn secure(
+    stream: TcpStream,
+    theirs: SocketAddr,
+    acceptor: TlsAcceptor,
+    handles: Handles,
+) -> std::io::Result<()> {
+    let Some(place) = handles.places.take() else { return full() };
+    let _ = stream.set_nodelay(true);
+    let peer = Arc::new(Peer::of_tcp(Origin::Remote(theirs)));
+    let limit = Duration::from_secs(handles.shared.config.limits.header_seconds);
+    let stream = stream.into_std()?;
+    handles.lanes.clone().spawn(async move {
+        if let Some(stream) = taken_over(TcpStream::from_std(stream)) {
+            match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    connection::serve(stream, peer, handles.shared, handles.places, handles.stopped).await;
+                }
+                Ok(Err(error)) => log::debug!("no TLS with {theirs}: {error}"),
+                Err(_) => log::debug!("no TLS with {theirs} within {limit:?}"),
+            }
+        }
+        drop(place);
+    });
+    Ok(())
+}
+
+/// A stream in the event loop that it was handed to.
+fn taken_over<S>(stream: std::io::Result<S>) -> Option<S> {
+    stream.inspect_err(|error| log::warn!("a connection was lost on its way to its event loop: {error}")).ok()
+}
+
+fn full() -> std::io::Result<()> {
     log::warn!("a connection was refused: http.limits.connections of them are open");
+    Ok(())
 }

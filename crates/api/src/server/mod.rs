@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod gate;
 pub mod handle;
+pub mod lanes;
 pub mod listen;
 pub mod wire;
 
@@ -30,7 +31,8 @@ use crate::metrics::Metrics;
 use crate::rates::Rates;
 use crate::recorder::Recorder;
 use connection::Places;
-use listen::Listener;
+use lanes::Lanes;
+use listen::{Handles, Listener};
 
 /// What the model runner's HTTP is made of.
 pub struct Api {
@@ -172,6 +174,7 @@ pub struct Server {
     accepting: JoinSet<()>,
     places: Arc<Places>,
     files: Vec<PathBuf>,
+    _lanes: Arc<Lanes>,
 }
 
 /// Binds all listeners, then serves them.
@@ -187,10 +190,14 @@ pub async fn start(api: Api) -> Result<Server, Error> {
     let addresses = listeners.iter().map(Listener::address).collect();
     let files = listeners.iter().filter_map(Listener::file).collect();
     let mut accepting = JoinSet::new();
+    let lanes =
+        Lanes::start().map_err(|error| Error::Config(format!("no threads for connections: {error}")))?;
+    let lanes = Arc::new(lanes);
+    let handles = Handles { shared, places: places.clone(), lanes: lanes.clone(), stopped };
     for listener in listeners {
-        accepting.spawn(listener.accept(shared.clone(), places.clone(), stopped.clone()));
+        accepting.spawn(listener.accept(handles.clone()));
     }
-    Ok(Server { addresses, stop, accepting, places, files })
+    Ok(Server { addresses, stop, accepting, places, files, _lanes: lanes })
 }
 
 /// Serves until `until` is ready, then for as long as answers take, at most ten seconds.

@@ -189,13 +189,14 @@ mod tests {
         let cache = SlotCache::open(&folder.join("slots"), 150).unwrap();
         let key = |digest: &str| SlotKey::new(digest, "llama.cpp 1", &Settings::default());
         for digest in ["a", "b"] {
-            let place = cache.place(&key(digest)).unwrap().unwrap();
+            let place = cache.place(&key(digest), None).unwrap().unwrap();
             fs::write(place.join(file_name(0)), [0; 100]).unwrap();
             touch(&place);
             std::thread::sleep(Duration::from_millis(20));
         }
         cache.trim();
-        let there = |digest: &str| cache.place(&key(digest)).unwrap().unwrap().join(file_name(0)).exists();
+        let there =
+            |digest: &str| cache.place(&key(digest), None).unwrap().unwrap().join(file_name(0)).exists();
         assert!(!there("a") && there("b"));
         cache.clear();
         assert!(!there("b"));

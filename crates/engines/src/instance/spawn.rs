@@ -8,6 +8,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
@@ -116,13 +117,20 @@ fn boxed(output: impl Read + Send + 'static) -> Box<dyn Read + Send> {
     Box::new(output)
 }
 
-/// Copies lines, however long, in bounded pieces.
+/// Copies lines, however long, in bounded pieces. Those of a process that has been up for a while are
+/// fetched many at a time: no thread of ours wakes for each while a request is worked on.
 fn copy(output: Box<dyn Read + Send>, log: &Log) {
     use std::io::BufRead;
     const PIECE: u64 = 64 << 10;
-    let mut reader = BufReader::new(output);
+    const NEW: Duration = Duration::from_secs(5);
+    const GATHER: Duration = Duration::from_millis(20);
+    let begun = Instant::now();
+    let mut reader = BufReader::with_capacity(PIECE as usize, output);
     let mut line = Vec::new();
     loop {
+        if reader.buffer().is_empty() && begun.elapsed() > NEW {
+            std::thread::sleep(GATHER);
+        }
         line.clear();
         match (&mut reader).take(PIECE).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,

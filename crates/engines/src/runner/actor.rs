@@ -1,11 +1,14 @@
-//! Owns the task that carries the scheduler's decisions out: one at a time, in order.
+//! Owns what carries the scheduler's decisions out: one at a time, in order, by whichever thread has news.
+//! No task stands between a request and its turn, so that a model that is free is had without waiting for
+//! another thread to wake.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use super::Plans;
 use super::load::{Loaded, Loader};
@@ -20,20 +23,53 @@ use crate::scheduler::{
 /// What the actor is told. Answers go back through the senders inside.
 #[derive(Debug)]
 pub enum Message {
-    Plan { plan: Arc<Plan>, reload: bool, known: oneshot::Sender<()> },
-    Arrived { digest: String, arrival: Wish, answer: oneshot::Sender<Result<Granted, Rejection>> },
+    Plan {
+        plan: Arc<Plan>,
+        reload: bool,
+        known: oneshot::Sender<()>,
+    },
+    Arrived {
+        digest: String,
+        arrival: Wish,
+        answer: oneshot::Sender<Result<Granted, Rejection>>,
+    },
     Cancelled(Ticket),
-    Finished { ticket: Ticket, tokens: Option<u32> },
-    Loaded { process: Process, outcome: Result<Loaded, NotReady> },
-    Ended { process: Process },
-    Evicted { process: Process, saved_slots: usize, why: Why },
-    Measured { process: Process, memory: Memory },
-    Unload { digest: Option<String>, names: oneshot::Sender<Vec<String>> },
+    Finished {
+        ticket: Ticket,
+        tokens: Option<u32>,
+    },
+    Loaded {
+        process: Process,
+        outcome: Result<Loaded, NotReady>,
+    },
+    Ended {
+        process: Process,
+    },
+    Evicted {
+        process: Process,
+        saved_slots: usize,
+        why: Why,
+    },
+    Measured {
+        process: Process,
+        memory: Memory,
+    },
+    Unload {
+        digest: Option<String>,
+        names: oneshot::Sender<Vec<String>>,
+    },
     Budget(Memory),
     Drain(oneshot::Sender<()>),
+    /// Time has passed.
+    Tick,
+    /// It is time to measure what is up.
+    Measure,
     Ps(oneshot::Sender<Vec<Running>>),
     Queue(oneshot::Sender<Vec<Waiting>>),
-    LogOf { digest: String, log: oneshot::Sender<Option<Log>> },
+    LogOf {
+        digest: String,
+        log: oneshot::Sender<Option<Log>>,
+    },
     Counters(oneshot::Sender<Counters>),
 }
 
@@ -78,12 +114,24 @@ struct Live {
 
 type Answer = (oneshot::Sender<Result<Granted, Rejection>>, usize);
 
-pub struct Actor {
+/// The actor, shared: everyone tells it its news directly. Engines end when the last one is dropped.
+#[derive(Clone)]
+pub struct Monitor(Arc<Mutex<Actor>>);
+
+/// One that keeps no engine alive.
+#[derive(Clone)]
+struct WeakMonitor(Weak<Mutex<Actor>>);
+
+struct Actor {
     scheduler: Scheduler,
     began: Instant,
     loader: Loader,
-    messages: mpsc::UnboundedReceiver<Message>,
-    own: mpsc::WeakUnboundedSender<Message>,
+    own: WeakMonitor,
+    /// Where loads and evictions run, whoever caused them.
+    runtime: Handle,
+    /// When the clock's next event is due, as its task knows, and what tells it of an earlier one.
+    wake: Option<Time>,
+    earlier: Arc<Notify>,
     models: BTreeMap<ModelId, Known>,
     numbers: HashMap<String, ModelId>,
     waiting: HashMap<Ticket, Answer>,
@@ -97,54 +145,98 @@ pub struct Actor {
 /// Between two measurements of what is up.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
-impl Actor {
-    pub fn new(
+impl Monitor {
+    /// Starts its clock in the runtime that this is called in.
+    pub fn start(
         scheduler: Scheduler,
         loader: Loader,
-        messages: mpsc::UnboundedReceiver<Message>,
-        own: mpsc::WeakUnboundedSender<Message>,
         notices: broadcast::Sender<Notice>,
         plans: Plans,
         log_lines: usize,
-    ) -> Actor {
-        Actor {
-            scheduler,
-            began: Instant::now(),
-            loader,
-            messages,
-            own,
-            models: BTreeMap::new(),
-            numbers: HashMap::new(),
-            waiting: HashMap::new(),
-            notices,
-            counters: Counters::default(),
-            drained: Vec::new(),
-            plans,
-            log_lines,
-        }
+    ) -> Monitor {
+        let earlier = Arc::new(Notify::new());
+        let monitor = Monitor(Arc::new_cyclic(|own| {
+            Mutex::new(Actor {
+                scheduler,
+                began: Instant::now(),
+                loader,
+                own: WeakMonitor(own.clone()),
+                runtime: Handle::current(),
+                wake: None,
+                earlier: earlier.clone(),
+                models: BTreeMap::new(),
+                numbers: HashMap::new(),
+                waiting: HashMap::new(),
+                notices,
+                counters: Counters::default(),
+                drained: Vec::new(),
+                plans,
+                log_lines,
+            })
+        }));
+        tokio::spawn(clock(WeakMonitor(Arc::downgrade(&monitor.0)), earlier));
+        monitor
     }
 
-    /// Until the last handle of the runner and the last turn are gone; all engines end with it.
-    pub async fn run(mut self) {
-        let mut measure = tokio::time::interval(MEASURE_EVERY);
-        measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let wake = self.scheduler.next_wake(self.now());
-            let wake = wake.map(|time| tokio::time::Instant::from_std(self.began + time));
-            let sleep = async {
-                match wake {
-                    Some(time) => tokio::time::sleep_until(time).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                message = self.messages.recv() => match message {
-                    Some(message) => self.hear(message),
-                    None => return,
-                },
-                () = sleep => self.event(Event::Tick),
-                _ = measure.tick() => self.measure(),
+    /// Tells news, and has done what follows from them when it returns; long steps go on by themselves.
+    pub fn tell(&self, message: Message) {
+        let mut actor = lock(&self.0);
+        actor.hear(message);
+        actor.wind();
+    }
+}
+
+impl std::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Monitor")
+    }
+}
+
+impl WeakMonitor {
+    /// Tells it something, if it is still there.
+    fn tell(&self, message: Message) {
+        if let Some(actor) = self.0.upgrade() {
+            Monitor(actor).tell(message);
+        }
+    }
+}
+
+/// Tells what time it is when the scheduler wants to know, until the monitor is gone.
+async fn clock(monitor: WeakMonitor, earlier: Arc<Notify>) {
+    let mut measure = tokio::time::interval(MEASURE_EVERY);
+    measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let wake = match monitor.0.upgrade() {
+            Some(actor) => lock(&actor).next_wake(),
+            None => return,
+        };
+        let sleep = async {
+            match wake {
+                Some(time) => tokio::time::sleep_until(time.into()).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            () = earlier.notified() => {}
+            () = sleep => monitor.tell(Message::Tick),
+            _ = measure.tick() => monitor.tell(Message::Measure),
+        }
+    }
+}
+
+impl Actor {
+    /// When the clock must tell the time next. It is taken to know from now on.
+    fn next_wake(&mut self) -> Option<Instant> {
+        self.wake = self.scheduler.next_wake(self.now());
+        self.wake.map(|time| self.began + time)
+    }
+
+    /// Wakes the clock if it would sleep too long. One that wakes too early does no harm.
+    fn wind(&mut self) {
+        let next = self.scheduler.next_wake(self.now());
+        if next.is_some_and(|next| self.wake.is_none_or(|wake| next < wake)) {
+            self.wake = next;
+            self.earlier.notify_one();
         }
     }
 
@@ -176,6 +268,8 @@ impl Actor {
                 self.event(Event::Drain);
                 self.tell_if_drained();
             }
+            Message::Tick => self.event(Event::Tick),
+            Message::Measure => self.measure(),
             Message::Ps(answer) => drop(answer.send(self.ps())),
             Message::Queue(answer) => drop(answer.send(self.queue())),
             Message::LogOf { digest, log } => {
@@ -263,9 +357,9 @@ impl Actor {
         self.counters.oom_retries += u64::from(retry);
         let (loader, plan, log) = (self.loader.clone(), known.plan.clone(), known.log.clone());
         let own = self.own.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let outcome = loader.load(plan, process, log).await;
-            tell(&own, Message::Loaded { process, outcome });
+            own.tell(Message::Loaded { process, outcome });
         });
     }
 
@@ -275,8 +369,7 @@ impl Actor {
         let (name, digest) = (known.plan.name.clone(), known.digest.clone());
         match outcome {
             Ok(Loaded { instance, memory, plan, restored_slots }) => {
-                let took = instance.took;
-                self.loader.remember(&plan, memory, took);
+                let (took, started_by) = (instance.took, plan.clone());
                 let _ = self.notices.send(Notice::Loaded {
                     model: name,
                     digest,
@@ -284,9 +377,10 @@ impl Actor {
                     footprint: memory,
                     restored_slots,
                 });
-                watch_for_end(self.own.clone(), process, &instance);
+                watch_for_end(self.own.clone(), &self.runtime, process, &instance);
                 let ready_at = Instant::now();
                 known.process = Some(Live { number: process, instance, plan, ready_at, peak: memory });
+                self.remember(started_by, memory, took);
                 self.event(Event::Loaded { process, footprint: memory });
             }
             Err(NotReady { reason, out_of_memory }) => {
@@ -308,9 +402,9 @@ impl Actor {
         let Some(live) = self.models.get_mut(&model).and_then(|known| known.process.take()) else { return };
         self.counters.evictions += 1;
         let (loader, own) = (self.loader.clone(), self.own.clone());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let saved_slots = loader.evict(&live.plan, &live.instance).await;
-            tell(&own, Message::Evicted { process, saved_slots, why });
+            own.tell(Message::Evicted { process, saved_slots, why });
         });
     }
 
@@ -360,9 +454,9 @@ impl Actor {
     fn measure(&self) {
         for live in self.models.values().filter_map(|known| known.process.as_ref()) {
             let (process, pid, own) = (live.number, live.instance.pid(), self.own.clone());
-            tokio::task::spawn_blocking(move || {
+            self.runtime.spawn_blocking(move || {
                 if let Some(memory) = crate::instance::memory_of(pid) {
-                    tell(&own, Message::Measured { process, memory });
+                    own.tell(Message::Measured { process, memory });
                 }
             });
         }
@@ -376,9 +470,16 @@ impl Actor {
         let peak = live.peak.max(memory);
         if peak != live.peak {
             live.peak = peak;
-            self.loader.remember(&live.plan, peak, live.instance.took);
+            let (plan, took) = (live.plan.clone(), live.instance.took);
+            self.remember(plan, peak, took);
             self.event(Event::Measured { process, footprint: peak });
         }
+    }
+
+    /// Writes to disk, which nobody waits for.
+    fn remember(&self, plan: Arc<Plan>, memory: Memory, took: Duration) {
+        let loader = self.loader.clone();
+        self.runtime.spawn_blocking(move || loader.remember(&plan, memory, took));
     }
 
     fn tell_if_drained(&mut self) {
@@ -437,17 +538,10 @@ impl Actor {
     }
 }
 
-/// Tells the actor something, if it is still there.
-fn tell(own: &mpsc::WeakUnboundedSender<Message>, message: Message) {
-    if let Some(own) = own.upgrade() {
-        let _ = own.send(message);
-    }
-}
-
-fn watch_for_end(own: mpsc::WeakUnboundedSender<Message>, process: Process, instance: &Instance) {
+fn watch_for_end(own: WeakMonitor, runtime: &Handle, process: Process, instance: &Instance) {
     let mut exited = instance.exited();
-    tokio::spawn(async move {
+    runtime.spawn(async move {
         crate::instance::ended(&mut exited).await;
-        tell(&own, Message::Ended { process });
+        own.tell(Message::Ended { process });
     });
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::actor::Message;
+use super::actor::{Message, Monitor};
 use super::types::Usage;
 use crate::instance::ended;
 use crate::scheduler::Ticket;
@@ -20,6 +20,9 @@ pub struct Lease {
     pub base: &'static str,
     /// What the engine calls its model; write it into the request.
     pub engine_model: String,
+    /// The scale of each of the model's adapters, for a request that names none. What a slot has cached is used
+    /// again with other scales unless every request says all of them.
+    pub adapters: Vec<f32>,
     /// The model's id.
     pub digest: String,
     /// The model's name, to show.
@@ -36,7 +39,7 @@ pub struct Lease {
     pub(super) ticket: Ticket,
     pub(super) exited: watch::Receiver<Option<ExitStatus>>,
     /// Taken when the turn has been given back.
-    pub(super) back: Option<mpsc::UnboundedSender<Message>>,
+    pub(super) back: Option<Monitor>,
 }
 
 impl Lease {
@@ -53,8 +56,7 @@ impl Lease {
 
     fn give_back(&mut self, tokens: Option<u32>) {
         if let Some(back) = self.back.take() {
-            // A runner that has stopped wants nothing back.
-            let _ = back.send(Message::Finished { ticket: self.ticket, tokens });
+            back.tell(Message::Finished { ticket: self.ticket, tokens });
         }
     }
 }

@@ -85,7 +85,7 @@ impl Runner {
         let old = lock(&self.inner.plans).insert(digest, plan.clone());
         let reload = old.is_none_or(|old| differs(&old, &plan));
         let (known, learned) = oneshot::channel();
-        self.send(Message::Plan { plan: plan.clone(), reload, known })?;
+        self.inner.monitor.tell(Message::Plan { plan: plan.clone(), reload, known });
         let _ = learned.await;
         Ok(self.describe(&plan).await)
     }
@@ -199,7 +199,7 @@ impl Runner {
     /// Changes what engines may take; idle models leave if it is too little now.
     pub fn set_budget(&self, budget: Memory) {
         *lock(&self.inner.planner.budget) = budget;
-        let _ = self.inner.messages.send(Message::Budget(budget));
+        self.inner.monitor.tell(Message::Budget(budget));
     }
 
     /// Forgets names and plans, after models came, went or were renamed.
@@ -230,7 +230,7 @@ impl Runner {
 
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Message) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        self.inner.messages.send(question(answer)).ok()?;
+        self.inner.monitor.tell(question(answer));
         answered.await.ok()
     }
 }

@@ -1,7 +1,7 @@
 //! Owns the runner: what the HTTP side and the command line talk to.
 //!
 //! [`Runner::acquire`] gives a turn at an engine that serves the model, loading it if need be. The rest is
-//! looking and managing. One task, the actor, carries the scheduler's decisions out; callers only send it
+//! looking and managing. The actor carries the scheduler's decisions out; callers only tell it
 //! messages, so that a caller who vanishes (its future is dropped) disturbs nobody.
 
 mod actor;
@@ -18,14 +18,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
 use crate::footprint::Footprints;
 use crate::instance::{SlotCache, Spawner, detect_budget};
 use crate::scheduler::{Rejection, Scheduler, Ticket};
 use crate::settings::Saved;
 use crate::{Error, files};
-use actor::{Actor, Granted, Message, Wish};
+use actor::{Granted, Message, Monitor, Wish};
 use load::Loader;
 use plan::{Plan, Planner, Raise, lock};
 
@@ -50,7 +50,7 @@ type Plans = Arc<Mutex<HashMap<String, Arc<Plan>>>>;
 
 #[derive(Debug)]
 struct Inner {
-    messages: mpsc::UnboundedSender<Message>,
+    monitor: Monitor,
     planner: Arc<Planner>,
     slots: SlotCache,
     notices: broadcast::Sender<Notice>,
@@ -66,8 +66,12 @@ impl Runner {
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Damaged`] if the state cannot be used.
-    pub async fn start(options: Options) -> Result<Runner, Error> {
+    pub async fn start(mut options: Options) -> Result<Runner, Error> {
         let made = tokio::task::spawn_blocking(move || {
+            // Engines have another working directory.
+            for folder in [&mut options.state, &mut options.run] {
+                *folder = std::path::absolute(&*folder).map_err(Error::file(folder, "found"))?;
+            }
             // Engines of another user must be able to pass through to what they are given.
             let mode = if options.user.is_some() { 0o711 } else { 0o700 };
             files::own_folder(&options.state, mode, None)?;
@@ -89,22 +93,19 @@ impl Runner {
         });
         let (planner, spawner, slots) = made.await.map_err(|_| Error::Stopped)??;
         let planner = Arc::new(planner);
-        let (messages, incoming) = mpsc::unbounded_channel();
         let (notices, _) = broadcast::channel(1024);
         let scheduler = Scheduler::new(*lock(&planner.budget), planner.options.queue);
         let loader = Loader { planner: planner.clone(), spawner, slots: slots.clone() };
         let lines = planner.options.log_lines;
         let plans = Plans::default();
-        let own = messages.downgrade();
-        let actor = Actor::new(scheduler, loader, incoming, own, notices.clone(), plans.clone(), lines);
-        tokio::spawn(actor.run());
+        let monitor = Monitor::start(scheduler, loader, notices.clone(), plans.clone(), lines);
         let engines = planner.options.engines.clone();
         // What an engine can do is asked now, so that the first load need not wait for the answer.
         tokio::task::spawn_blocking(move || {
             drop(engines.locate(crate::engine::Kind::LlamaServer.name(), None))
         });
         let inner = Inner {
-            messages,
+            monitor,
             planner,
             slots,
             notices,
@@ -131,7 +132,7 @@ impl Runner {
             }
             // The engine ended before the actor heard of it: tell it, and queue again.
             let process = granted.process;
-            self.send(Message::Ended { process })?;
+            self.inner.monitor.tell(Message::Ended { process });
         }
     }
 
@@ -140,7 +141,7 @@ impl Runner {
         digest: &str,
         plan: &Plan,
         request: &Request,
-    ) -> Result<(Ticket, Granted, Option<mpsc::UnboundedSender<Message>>), AcquireError> {
+    ) -> Result<(Ticket, Granted, Option<Monitor>), AcquireError> {
         let ticket = Ticket(self.inner.tickets.fetch_add(1, Ordering::Relaxed));
         let (answer, granted) = oneshot::channel();
         let arrival = Wish {
@@ -150,20 +151,15 @@ impl Runner {
             cost: request.cost,
             keep_alive: request.keep_alive,
         };
-        self.send(Message::Arrived { digest: digest.to_owned(), arrival, answer })?;
-        let mut place = Place { ticket, messages: Some(self.inner.messages.clone()) };
+        let mut place = Place { ticket, monitor: Some(self.inner.monitor.clone()) };
+        self.inner.monitor.tell(Message::Arrived { digest: digest.to_owned(), arrival, answer });
         let outcome = granted.await;
-        let back = place.messages.take();
+        let back = place.monitor.take();
         match outcome {
             Ok(Ok(granted)) => Ok((ticket, granted, back)),
             Ok(Err(rejection)) => Err(refusal::describe(&plan.name, rejection)),
             Err(_) => Err(refusal::describe(&plan.name, Rejection::Draining)),
         }
-    }
-
-    fn send(&self, message: Message) -> Result<(), AcquireError> {
-        let stopped = |_| AcquireError::new(Refusal::Draining, "the model runner has stopped");
-        self.inner.messages.send(message).map_err(stopped)
     }
 
     /// The digest that a name stands for, as of at most a second ago.
@@ -228,7 +224,7 @@ impl Runner {
         let plan = Arc::new(plan);
         lock(&self.inner.plans).insert(digest.to_owned(), plan.clone());
         let (known, learned) = oneshot::channel();
-        self.send(Message::Plan { plan: plan.clone(), reload, known })?;
+        self.inner.monitor.tell(Message::Plan { plan: plan.clone(), reload, known });
         let _ = learned.await;
         Ok(plan)
     }
@@ -237,13 +233,13 @@ impl Runner {
 /// A place in the queue; dropping it gives it up.
 struct Place {
     ticket: Ticket,
-    messages: Option<mpsc::UnboundedSender<Message>>,
+    monitor: Option<Monitor>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(messages) = self.messages.take() {
-            let _ = messages.send(Message::Cancelled(self.ticket));
+        if let Some(monitor) = self.monitor.take() {
+            monitor.tell(Message::Cancelled(self.ticket));
         }
     }
 }
@@ -253,12 +249,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(failed)
 }
 
-fn lease(
-    ticket: Ticket,
-    granted: Granted,
-    asked: Instant,
-    back: Option<mpsc::UnboundedSender<Message>>,
-) -> Lease {
+fn lease(ticket: Ticket, granted: Granted, asked: Instant, back: Option<Monitor>) -> Lease {
     let Granted { plan, socket, exited, ready_at, load, position, .. } = granted;
     // Only who was there before it was ready waited for the load.
     let load = ready_at.saturating_duration_since(asked).min(load);
@@ -266,6 +257,7 @@ fn lease(
         socket,
         base: "",
         engine_model: plan.engine_model(),
+        adapters: plan.adapters(),
         digest: plan.digest.clone(),
         model: plan.name.clone(),
         engine: plan.engine.label(),

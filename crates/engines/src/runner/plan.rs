@@ -109,7 +109,7 @@ impl Planner {
         let layers = self.layers(model, &bundle, &facts, raise);
         let effective = settings::effective(&layers).map_err(invalid)?;
         let engine = self.engine(&effective.settings, bundle.format)?;
-        let effective = self.settle(effective, &engine, &facts, raise);
+        let effective = self.settle(effective, &engine, &facts, &bundle, raise);
         let draft = self.draft(&effective.settings)?;
         let modes = modes(&engine, &effective.settings, &facts);
         Ok(self.assemble(model, bundle, facts, engine, effective, draft, modes, raise))
@@ -216,7 +216,14 @@ impl Planner {
     }
 
     /// Values that follow from others: batch sizes of models that embed, the bound on context.
-    fn settle(&self, effective: Effective, engine: &Engine, facts: &Facts, raise: Raise) -> Effective {
+    fn settle(
+        &self,
+        effective: Effective,
+        engine: &Engine,
+        facts: &Facts,
+        bundle: &Bundle,
+        raise: Raise,
+    ) -> Effective {
         let chosen = &effective.settings;
         let mut derived = Settings::default();
         let trained = if facts.context_length == 0 { u32::MAX } else { facts.context_length };
@@ -230,6 +237,11 @@ impl Planner {
             let context = derived.context_size.or(chosen.context_size).unwrap_or(512);
             derived.ubatch = chosen.ubatch.or(Some(context.max(512)));
             derived.batch = chosen.batch.or(derived.ubatch);
+        }
+        if !bundle.adapters.is_empty() && engine.kind == Kind::LlamaServer {
+            // Neither the engine's cache nor a saved slot knows with which adapters it was computed.
+            derived.prompt_cache_mib = Some(0);
+            derived.save_slots = Some(false);
         }
         if raise.embeddings && chosen.pooling.is_none() {
             // The last token of a causal model has seen all others; long texts may come in pieces.
@@ -342,6 +354,15 @@ impl Plan {
                 && self.engine.kind == Kind::LlamaServer
                 && self.facts.mode == check::Mode::Chat
                 && self.effective.settings.reranking != Some(true))
+    }
+
+    /// The scale of each adapter that the engine was given, for requests that name none.
+    pub fn adapters(&self) -> Vec<f32> {
+        if self.engine.kind != Kind::LlamaServer {
+            return Vec::new();
+        }
+        let scales = self.effective.settings.lora_scale.as_deref().unwrap_or_default();
+        (0..self.bundle.adapters.len()).map(|at| scales.get(at).copied().unwrap_or(0.0)).collect()
     }
 
     pub fn context_size(&self) -> u32 {
