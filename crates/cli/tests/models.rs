@@ -147,7 +147,7 @@ fn guests_may_ask_but_not_manage() {
     }
     assert!(answer(&admin, "GET", "/metrics", "").contains("pontoon_requests"));
     // This process is the daemon's user's and in no container: on loopback the stock CLI may manage.
-    let url = daemon.models_url().unwrap();
+    let url = daemon.models_url();
     let mut stream = std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
@@ -246,7 +246,7 @@ fn sdk(script: &str) {
     package(&daemon, &minilm, EMBEDDING);
     let output = Command::new(python)
         .arg(root().join("crates/api/tests/sdk").join(script))
-        .env("PONTOON_URL", daemon.models_url().unwrap())
+        .env("PONTOON_URL", daemon.models_url())
         .env("PONTOON_CHAT", CHAT)
         .env("PONTOON_EMBED", EMBEDDING)
         .output()
@@ -336,4 +336,69 @@ fn engines_as_a_user_of_their_own() {
     let disk: Value = serde_json::from_str(&ok(&daemon, &["model", "df", "--json"])).unwrap();
     assert_eq!(disk["slot_caches"], 0, "{disk}");
     assert!(ok(&daemon, &["model", "verify"]).contains(": whole ("));
+}
+
+/// Requests that are generated from `/openapi.json`, right ones and wrong ones: no server error, and every
+/// answer is as described.
+#[test]
+fn the_description_holds() {
+    const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+        response_schema_conformance";
+    let python = variable("PONTOON_TEST_PYTHON");
+    if !pontoon_testbed::ready(python.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error}"))) {
+        return;
+    }
+    let Some(daemon) = start("") else { return };
+    let output = Command::new(python.unwrap().with_file_name("schemathesis"))
+        .arg("run")
+        .arg(format!("{}/openapi.json", daemon.models_url()))
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--seed", "1"])
+        .args(["--checks", CHECKS, "--request-timeout", "30", "--warnings", "off"])
+        // What would take the model away, or ask registries that are not there.
+        .args(["--exclude-method", "DELETE", "--exclude-path-regex"])
+        .arg("(create|pull|push|/load|delete|purge|prune|unload|export|copy|repackage)")
+        .current_dir(daemon.folder())
+        .output()
+        .unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{text}");
+    assert!(output.status.success(), "{text}");
+    assert!(answer(&daemon.models_socket(), "GET", "/health", "").contains("200 OK"), "it goes on");
+}
+
+/// From a real container that shares the host's network and its root user: it may ask on loopback, not manage.
+#[test]
+fn a_container_on_the_host_s_network_may_not_manage() {
+    let scratch = pontoon_testbed::Scratch::new("hostnet").unwrap();
+    let prepared = || {
+        let rootfs = pontoon_testbed::busybox_rootfs(scratch.path())?;
+        let podman = pontoon_testbed::Podman::new(scratch.path())?;
+        podman.available(&rootfs)?;
+        anyhow::Ok((rootfs, podman))
+    };
+    let prepared = prepared();
+    if !pontoon_testbed::ready(prepared.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}"))) {
+        return;
+    }
+    let (rootfs, podman) = prepared.unwrap();
+    let Some(daemon) = start("") else { return };
+    let url = daemon.models_url();
+    let inside = |path: &str, post: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_pontoon"))
+            .args(["run", "--engine", "podman", "--network", "host", rootfs.to_str().unwrap()])
+            .args(["/bin/busybox", "wget", "-S", "-O", "-"])
+            .args((!post.is_empty()).then(|| format!("--post-data={post}")))
+            .arg(format!("{url}{path}"))
+            .envs(podman.env())
+            .output()
+            .unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    let listed = inside("/models", "");
+    assert!(listed.contains("200 OK") && listed.contains("demo/toy-chat"), "{listed}");
+    for (path, post) in [("/engines/unload", r#"{"all":true}"#), ("/metrics", ""), ("/models/create", "{}")] {
+        let refused = inside(path, post);
+        assert!(refused.contains("403 Forbidden"), "{path}: {refused}");
+    }
 }

@@ -133,10 +133,16 @@ impl Daemon {
     }
 
     /// Where the model runner listens on loopback.
-    pub fn models_url(&self) -> Option<String> {
-        let log = self.log();
-        let (_, rest) = log.rsplit_once("models on http://")?;
-        rest.split_once('\n').map(|(address, _)| format!("http://{address}"))
+    pub fn models_url(&self) -> String {
+        let mut url = None;
+        // It listens before it says so.
+        wait_until("the daemon says where models are", Duration::from_secs(10), || {
+            let log = self.log();
+            let line = log.rsplit_once("models on http://").and_then(|(_, rest)| rest.split_once('\n'));
+            url = line.map(|(address, _)| format!("http://{address}"));
+            url.is_some()
+        });
+        url.unwrap_or_default()
     }
 
     /// The model runner's socket for guests.
