@@ -4,90 +4,15 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context;
-use common::{Daemon, Setup, is_alive, kill_9, wait_until};
+use common::models::{
+    CHAT, EMBEDDING, answer, asset, engine_of, fails, ok, package, package_with, question, request, root,
+    start, variable,
+};
+use common::{is_alive, kill_9, wait_until};
 use serde_json::Value;
-
-const CHAT: &str = "demo/toy-chat:latest";
-const EMBEDDING: &str = "demo/minilm:latest";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn variable(name: &str) -> anyhow::Result<PathBuf> {
-    std::env::var_os(name)
-        .map(PathBuf::from)
-        .with_context(|| format!("{name} is not set (cargo xtask test sets it)"))
-}
-
-/// A daemon with the toy chat model, or nothing, visibly, where there is no llama-server.
-fn start(toml: &str) -> Option<Daemon> {
-    if !pontoon_testbed::ready(variable("PONTOON_LLAMA_SERVER").map(drop)) {
-        return None;
-    }
-    let daemon = Setup::noop().models().toml(toml).start();
-    let toy = root().join("assets/models/toy-chat-q8_0.gguf");
-    package(&daemon, &toy, CHAT);
-    Some(daemon)
-}
-
-fn package(daemon: &Daemon, file: &Path, name: &str) {
-    ok(daemon, &["model", "package", "--gguf", file.to_str().unwrap(), "--license-name", "MIT", name]);
-}
-
-/// Standard output of a command that must succeed.
-fn ok(daemon: &Daemon, arguments: &[&str]) -> String {
-    let output = daemon.pontoon(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The sentence of a command that must fail.
-fn fails(daemon: &Daemon, arguments: &[&str]) -> String {
-    let output = daemon.pontoon(arguments);
-    assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).unwrap()
-}
-
-/// Sends a request on a socket of the model runner; the connection, for the answer.
-fn request(socket: &Path, method: &str, path: &str, body: &str) -> UnixStream {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    stream
-}
-
-/// The whole answer, head included.
-fn answer(socket: &Path, method: &str, path: &str, body: &str) -> String {
-    let mut text = String::new();
-    request(socket, method, path, body).read_to_string(&mut text).unwrap();
-    text
-}
-
-fn question(text: &str, stream: bool, tokens: u32) -> String {
-    serde_json::json!({
-        "model": CHAT, "stream": stream, "max_tokens": tokens, "temperature": 0,
-        "messages": [{ "role": "user", "content": text }],
-    })
-    .to_string()
-}
-
-fn engine_of(daemon: &Daemon) -> u32 {
-    let rows: Value = serde_json::from_str(&ok(daemon, &["model", "ps", "--json"])).unwrap();
-    rows[0]["pid"].as_u64().expect("a loaded model has a process") as u32
-}
 
 #[test]
 fn the_command_line_from_package_to_prune() {
@@ -212,7 +137,7 @@ fn callers_that_vanish_disturb_nobody() {
 #[test]
 fn a_damaged_model_is_one_clear_error() {
     let Some(daemon) = start("") else { return };
-    let toy = std::fs::read(root().join("assets/models/toy-chat-q8_0.gguf")).unwrap();
+    let toy = std::fs::read(asset("toy-chat-q8_0.gguf")).unwrap();
     let cut = daemon.folder().join("cut.gguf");
     std::fs::write(&cut, &toy[..toy.len() / 2]).unwrap();
     let refused = fails(&daemon, &["model", "package", "--gguf", cut.to_str().unwrap(), "demo/cut:1"]);
@@ -221,7 +146,7 @@ fn a_damaged_model_is_one_clear_error() {
     let blobs = daemon.folder().join("data/models/blobs/sha256");
     let blob = std::fs::read_dir(blobs).unwrap().flatten().map(|entry| entry.path());
     let blob = blob.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
-    package(&daemon, &root().join("assets/models/toy-chat-q8_0.gguf"), "demo/same:1");
+    package(&daemon, &asset("toy-chat-q8_0.gguf"), "demo/same:1");
     let mut permissions = blob.metadata().unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
     std::fs::set_permissions(&blob, permissions).unwrap();
@@ -236,19 +161,26 @@ fn a_damaged_model_is_one_clear_error() {
 
 /// Runs one of the SDK's programs; its exit status is its verdict.
 fn sdk(script: &str) {
-    let tools =
-        variable("PONTOON_TEST_PYTHON").and_then(|python| Ok((python, variable("PONTOON_TEST_MINILM")?)));
+    let tools = || {
+        let (minilm, reranker) = (variable("PONTOON_TEST_MINILM")?, variable("PONTOON_TEST_RERANKER")?);
+        anyhow::Ok((variable("PONTOON_TEST_PYTHON")?, minilm, reranker))
+    };
+    let tools = tools();
     if !pontoon_testbed::ready(tools.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error}"))) {
         return;
     }
-    let (python, minilm) = tools.unwrap();
+    let (python, minilm, reranker) = tools.unwrap();
     let Some(daemon) = start("") else { return };
     package(&daemon, &minilm, EMBEDDING);
+    package(&daemon, &reranker, "demo/reranker");
+    package_with(&daemon, "--mmproj", "toy-chat-mmproj.gguf", "demo/eyes");
     let output = Command::new(python)
         .arg(root().join("crates/api/tests/sdk").join(script))
         .env("PONTOON_URL", daemon.models_url())
         .env("PONTOON_CHAT", CHAT)
         .env("PONTOON_EMBED", EMBEDDING)
+        .env("PONTOON_RERANK", "demo/reranker")
+        .env("PONTOON_VISION", "demo/eyes")
         .output()
         .unwrap();
     let text =

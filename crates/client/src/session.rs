@@ -1,6 +1,7 @@
 //! One connection to a host: sending commands, waiting for answers, ending well.
 
-use std::ops::RangeInclusive;
+mod payload;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +9,6 @@ use std::time::{Duration, Instant};
 use pontoon_transport::{Error as LinkError, Sender, Socket};
 use pontoon_wire::event::{ErrorKind, Reply};
 use pontoon_wire::frame::{self, Forget, FrameBuffer, code};
-use pontoon_wire::limits::{MAX_ARENA_PAYLOAD, MAX_INLINE_PAYLOAD};
 use pontoon_wire::{Command, Id, Kind};
 
 use crate::adapter::Offer;
@@ -23,11 +23,6 @@ use pontoon_transport::shared::Upload;
 
 /// Bytes of commands that wait here before the host is woken for them.
 const BATCH: usize = 32 * 1024;
-/// Payloads up to this size travel within their frame even where there is an arena.
-const SMALL_PAYLOAD: usize = 4 * 1024;
-/// Sizes of the pieces of large uploads: the host works on one while the next is copied. Small uploads have
-/// small pieces, so that there are some; large ones large pieces, since each costs the host a little.
-const PIECES: RangeInclusive<usize> = 256 * 1024..=1024 * 1024;
 
 /// The sending half.
 pub(crate) struct Outgoing {
@@ -268,76 +263,6 @@ impl Session {
                 return self.die(&lost(&error));
             }
             self.read_now();
-        }
-    }
-
-    /// Sends `data` as frames that `put` makes of `(position, payload)`, through the arena if there is
-    /// one and the data is not small.
-    pub fn send_payload(
-        &self,
-        out: &mut Outgoing,
-        data: &[u8],
-        put: impl Fn(&mut Vec<u8>, u64, frame::Payload<'_>),
-    ) {
-        #[cfg(target_os = "linux")]
-        if data.len() > SMALL_PAYLOAD && out.upload.is_some() {
-            return self.send_through_arena(out, data, put);
-        }
-        let inline = MAX_INLINE_PAYLOAD.min(data.len().max(1));
-        let mut at = 0;
-        loop {
-            let piece = &data[at..data.len().min(at + inline)];
-            self.send_locked(out, |frame| put(frame, at as u64, frame::Payload::Inline(piece)));
-            at += piece.len();
-            if at >= data.len() {
-                return;
-            }
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    fn send_through_arena(
-        &self,
-        out: &mut Outgoing,
-        data: &[u8],
-        put: impl Fn(&mut Vec<u8>, u64, frame::Payload<'_>),
-    ) {
-        let Some(arena) = out.upload.as_ref().map(Upload::size) else { return };
-        let piece = (data.len() / 4).clamp(*PIECES.start(), *PIECES.end());
-        // Whole words: each piece must be a write that `wgpu` accepts.
-        let piece = piece.min(MAX_ARENA_PAYLOAD).min(arena as usize / 4).next_multiple_of(64);
-        for (index, piece_bytes) in data.chunks(piece).enumerate() {
-            let Some(place) = self.place_in_arena(out, piece_bytes) else { return };
-            let payload = frame::Payload::Arena { at: place, len: piece_bytes.len() as u32 };
-            self.send_locked(out, |frame| put(frame, (index * piece) as u64, payload));
-            if data.len() > piece {
-                self.flush_locked(out);
-            }
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    fn place_in_arena(&self, out: &mut Outgoing, bytes: &[u8]) -> Option<u64> {
-        loop {
-            match out.upload.as_mut()?.push(bytes) {
-                Ok(Some(place)) => return Some(place),
-                Ok(None) => {}
-                Err(error) => {
-                    self.die(&lost(&error));
-                    return None;
-                }
-            }
-            self.flush_locked(out);
-            if let Some(Err(error)) =
-                out.sender.as_mut().map(|sender| sender.wait_for_room(Duration::from_millis(1)))
-            {
-                self.look();
-                self.die(&lost(&error));
-            }
-            self.read_now();
-            if self.is_dead() {
-                return None;
-            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! log goes; `.start()` waits until it listens. It is killed, and its folder removed, when it is dropped.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod models;
 pub mod raw;
 
 use std::path::{Path, PathBuf};
