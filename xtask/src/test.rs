@@ -49,12 +49,14 @@ fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
     let pontoon = project.host_programs("debug").join("pontoon");
     let llama_server = engine::llama_server(project, stages, &pontoon)?;
     let minilm = engine::minilm(project, stages)?;
+    let reranker = engine::reranker(project, stages)?;
     let python = engine::python(project, stages)?;
     Ok(vec![
         (engine::LLAMA_SERVER, llama_server.into()),
         ("PONTOON_MINILM_GGUF", minilm.clone().into()),
         ("PONTOON_TEST_MINILM", minilm.into()),
         ("PONTOON_TEST_MINILM_ORIGINAL", project.minilm().into()),
+        ("PONTOON_TEST_RERANKER", reranker.into()),
         ("PONTOON_MLX_PYTHON", python.clone().into()),
         ("PONTOON_TEST_PYTHON", python.into()),
     ])

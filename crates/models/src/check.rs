@@ -38,11 +38,10 @@ pub fn facts(bundle: &Bundle) -> Result<Facts> {
 }
 
 fn look(bundle: &Bundle) -> Result<(Facts, Option<String>)> {
-    let (mut facts, template) = match bundle.format {
+    let (mut facts, weights) = match bundle.format {
         Format::Gguf => {
             let checked = gguf::check_shards(&bundle.weights)?;
-            let template = checked.header.metadata.str("tokenizer.chat_template").map(str::to_owned);
-            (checked.facts, template)
+            (checked.facts, Some(checked.header))
         }
         Format::Safetensors => (safetensors_facts(bundle)?, None),
         Format::Dduf => (dduf_facts(bundle)?, None),
@@ -56,12 +55,14 @@ fn look(bundle: &Bundle) -> Result<(Facts, Option<String>)> {
     for (role, path) in bundle.gguf_files() {
         match role {
             Role::Mmproj => drop(gguf::check_projector(path)?),
-            Role::Adapter => drop(gguf::check_adapter(path)?),
+            Role::Adapter => drop(gguf::check_adapter(path, weights.as_ref())?),
             Role::Draft => drop(gguf::check(path)?),
             _ => {}
         }
     }
     facts.has_chat_template |= bundle.chat_template.is_some();
+    let template =
+        weights.and_then(|header| header.metadata.str("tokenizer.chat_template").map(str::to_owned));
     Ok((facts, template))
 }
 

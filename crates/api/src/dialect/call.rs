@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::chunk::Usage;
 use super::error::{self, DialectError};
 use super::responses::{self, Stored};
 use super::stream::StreamTranslator;
-use super::{anthropic, ollama, openai};
+use super::{adapters, anthropic, ollama, openai};
 
 /// The family of clients that a path serves; it decides the shape of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +139,8 @@ pub struct EngineRequest {
     pub prompt_bytes: usize,
     /// What to ask where the engine does not know `path` (404, 405 or 501).
     pub fallback: Option<Box<EngineRequest>>,
+    /// The adapters that the caller chose; `None` where nothing was said of them.
+    pub(super) adapters: Option<Vec<adapters::Choice>>,
     /// Everything behind the model: `,"messages":[…]}`
     tail: Vec<u8>,
 }
@@ -151,7 +153,7 @@ impl EngineRequest {
         max_tokens: Option<u32>,
         tail: Vec<u8>,
     ) -> Self {
-        Self { path, stream, max_tokens, prompt_bytes: tail.len(), fallback: None, tail }
+        Self { path, stream, max_tokens, prompt_bytes: tail.len(), fallback: None, adapters: None, tail }
     }
 
     /// A request with `fields` as its body, which holds no model.
@@ -181,6 +183,24 @@ impl EngineRequest {
         body.extend_from_slice(name.as_bytes());
         body.extend_from_slice(&self.tail);
         body
+    }
+
+    /// The body for a model with adapters, whose usual scales are given: an answer is made with those that the
+    /// request chose, or else with these, and the body says all of them.
+    ///
+    /// # Errors
+    /// The request chose an adapter that the model lacks.
+    pub fn adapted_body(&self, engine_model: &str, usual: &[f32]) -> Result<Vec<u8>, DialectError> {
+        let scales = adapters::scales(self.adapters.as_deref(), usual)?;
+        let mut body = self.body(engine_model);
+        if !scales.is_empty() && matches!(self.path, "/v1/chat/completions" | "/v1/completions" | "/infill") {
+            let entries = scales.iter().enumerate().map(|(id, scale)| json!({ "id": id, "scale": scale }));
+            body.truncate(body.len() - 1);
+            body.extend_from_slice(
+                format!(",\"{}\":{}}}", adapters::FIELD, Value::from_iter(entries)).as_bytes(),
+            );
+        }
+        Ok(body)
     }
 }
 

@@ -212,8 +212,15 @@ fn engine_kind(status: u16, named: &str, text: &str) -> ErrorKind {
     {
         return ErrorKind::NotSupported;
     }
-    if named == "exceed_context_size_error" || text.contains("maximum context length") {
+    // A text that is embedded or ranked has to fit into one batch, which is as large as the context.
+    if named == "exceed_context_size_error"
+        || text.contains("maximum context length")
+        || text.contains("is too large to process")
+    {
         return ErrorKind::ContextLength;
+    }
+    if text.contains("Invalid base64") || text.starts_with("Failed to parse messages") {
+        return ErrorKind::InvalidRequest;
     }
     match status {
         413 => ErrorKind::TooLarge,

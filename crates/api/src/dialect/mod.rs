@@ -5,6 +5,7 @@
 //! OpenAI-compatible HTTP; the answer comes back through [`Call::reply`] or a [`StreamTranslator`].
 #![forbid(unsafe_code)]
 
+mod adapters;
 pub mod anthropic;
 mod call;
 mod cards;

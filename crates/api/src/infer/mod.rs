@@ -112,6 +112,7 @@ async fn exchange(
                 return Err(DialectError::new(ErrorKind::EngineFailed, failure.to_string()));
             }
             Err(Posting::Silent) => return Err(silent(silence)),
+            Err(Posting::Refused(error)) => return Err(error),
         }
     };
     let (answer, carrier) = sent;
@@ -136,6 +137,8 @@ async fn exchange(
 enum Posting {
     Broken(engine::Failure),
     Silent,
+    /// The model that was loaded cannot answer it.
+    Refused(DialectError),
 }
 
 /// Posts a request, or what stands in for it where the engine does not know its path. Also whether what was
@@ -148,7 +151,8 @@ async fn post(
 ) -> Result<((Response<Incoming>, Carrier), bool), Posting> {
     loop {
         let path = format!("{}{}", lease.base, request.path);
-        let body = request.body(&lease.engine_model).into();
+        let body =
+            request.adapted_body(&lease.engine_model, &lease.adapters).map_err(Posting::Refused)?.into();
         let sending = ask.shared.engines.post(&lease.socket, &path, body);
         let sent = tokio::time::timeout(silence, sending).await.map_err(|_| Posting::Silent)?;
         let sent = sent.map_err(|failure| {

@@ -105,6 +105,6 @@ fn payloads_as_small_as_they_come_cost_bounded_memory() {
         most = most.max(resident_megabytes(worker));
     }
     println!("200,000 crumbs: at most {most} MB");
-    assert!(most < 500, "the worker holds {most} MB");
+    assert!(most < 250, "the worker holds {most} MB");
     assert!(Gpu::new(&daemon).works(), "others notice");
 }

@@ -21,6 +21,9 @@ pub use talk::{Answer, get, post};
 
 use crate::launcher::{Job, MARK, MODEL_REFUSED};
 
+/// How the line in a log begins behind which a new run's stand.
+pub const LOADING: &str = "pontoon: loading ";
+
 /// Why an engine did not become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotReady {
@@ -105,10 +108,10 @@ impl Instance {
             return NotReady { reason, out_of_memory: false };
         }
         let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
-        let out_of_memory = memory_was_lacking(&texts) || killed_by_kernel(status);
-        let last = texts.iter().rev().find(|text| is_complaint(text)).or_else(|| texts.last());
+        let texts = this_run(&texts);
+        let out_of_memory = memory_was_lacking(texts) || killed_by_kernel(status);
         let how = status.map_or("ended".to_owned(), |status| format!("ended with {status}"));
-        let said = last.map_or(String::new(), |text| format!(": {}", text.trim()));
+        let said = complaint(texts).map_or(String::new(), |text| format!(": {}", text.trim()));
         let lack = if out_of_memory { " for want of memory" } else { "" };
         NotReady { reason: format!("the engine {how}{lack}{said}"), out_of_memory }
     }
@@ -152,6 +155,22 @@ pub async fn ended(exited: &mut watch::Receiver<Option<ExitStatus>>) -> Option<E
         Ok(status) => *status,
         Err(_) => None,
     }
+}
+
+/// The lines since the model was loaded the last time.
+fn this_run<'t, 'l>(lines: &'t [&'l str]) -> &'t [&'l str] {
+    &lines[lines.iter().rposition(|line| line.starts_with(LOADING)).map_or(0, |at| at + 1)..]
+}
+
+/// The line that says why. llama.cpp marks errors, and what follows from the first one follows from it; others end
+/// with the reason.
+fn complaint<'l>(lines: &[&'l str]) -> Option<&'l str> {
+    let marked = lines.iter().find_map(|line| {
+        let (time, text) = line.split_once(" E ")?;
+        time.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.').then_some(text)
+    });
+    let last = || lines.iter().rev().find(|text| is_complaint(text)).or_else(|| lines.last()).copied();
+    marked.or_else(last)
 }
 
 /// Phrases with which engines and their libraries say that memory is lacking.
@@ -203,5 +222,23 @@ mod tests {
             assert!(memory_was_lacking(&[line]), "{line}");
         }
         assert!(!memory_was_lacking(&["error loading model: tensor 'x' not found"]));
+    }
+
+    #[test]
+    fn the_first_marked_error_of_this_run_is_told_or_the_last_complaint() {
+        let lines = [
+            "0.00.003.001 E ggml: out of memory",
+            "pontoon: loading demo/x with llama.cpp",
+            "0.00.003.114 I srv    load_model: loading model 'failed.gguf'",
+            "0.00.009.779 E llama_adapter_lora_init: failed to apply lora adapter: tensor 'x' has incorrect shape",
+            "0.00.010.732 E srv  llama_server: exiting due to model loading error",
+        ];
+        let run = this_run(&lines);
+        assert_eq!(run.len(), 3);
+        assert!(complaint(run).unwrap().starts_with("llama_adapter_lora_init: failed to apply"));
+        let python = ["Traceback:", "    raise ValueError(text)", "ValueError: no such file"];
+        assert_eq!(complaint(&python), Some("ValueError: no such file"));
+        assert_eq!(complaint(&["one", "two"]), Some("two"));
+        assert_eq!(complaint(this_run(&[])), None);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::{Plan, Planner, lock};
-use crate::instance::{Instance, Log, NotReady, SlotCache, Spawner, Start, memory_of};
+use crate::instance::{Instance, LOADING, Log, NotReady, SlotCache, Spawner, Start, memory_of};
 use crate::scheduler::Process;
 use crate::{Memory, files};
 
@@ -33,7 +33,7 @@ impl Loader {
         let (loader, prepared) = (self.clone(), plan.clone());
         let prepared = tokio::task::spawn_blocking(move || loader.prepare(&prepared, process)).await;
         let (start, place) = prepared.map_err(|e| plain(e.to_string()))?.map_err(|e| plain(e.to_string()))?;
-        log.push(&format!("pontoon: loading {} with {}", plan.name, plan.engine.label()));
+        log.push(&format!("{LOADING}{} with {}", plan.name, plan.engine.label()));
         let started = Instance::start(&self.spawner, &start, log).await;
         let instance = Arc::new(started.inspect_err(|_| {
             let _ = std::fs::remove_dir_all(start.socket.parent().unwrap_or(&start.socket));

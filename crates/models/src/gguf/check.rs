@@ -11,9 +11,9 @@ use super::{CheckError, Facts, Header, List, Metadata, Value, arch, read, tensor
 /// The most layers that llama.cpp's fixed tables hold.
 pub(super) const MAX_LAYERS: u32 = 512;
 const MAX_EXPERTS: u64 = 512;
-const MAX_EMBEDDING: u64 = 1 << 20;
-const MAX_FEED_FORWARD: u64 = 1 << 24;
-const MAX_HEADS: u64 = 1 << 14;
+pub(super) const MAX_EMBEDDING: u64 = 1 << 20;
+pub(super) const MAX_FEED_FORWARD: u64 = 1 << 24;
+pub(super) const MAX_HEADS: u64 = 1 << 14;
 const MAX_HEAD_SIZE: u64 = 1 << 16;
 const MAX_CONTEXT: u64 = 1 << 27;
 const MAX_VOCAB: u64 = 1 << 22;
@@ -50,56 +50,6 @@ pub fn check_shards(paths: &[PathBuf]) -> Result<Checked, CheckError> {
     Ok(Checked { facts: Facts::of(&header), header })
 }
 
-/// Checks a projector, which is loaded beside a vision or audio model.
-pub fn check_projector(path: &Path) -> Result<Header, CheckError> {
-    let header = read(path)?;
-    let refuse = |reason: String| CheckError::new(path, reason);
-    check_tensors(&header).map_err(refuse)?;
-    if !arch::is_projector(header.architecture()) {
-        return Err(refuse(format!("it is no projector: its architecture is `{}`", header.architecture())));
-    }
-    check_kinds(&header.metadata).map_err(refuse)?;
-    for media in ["vision", "audio"] {
-        let within =
-            |name: &str, low, high| range(&header.metadata, &format!("clip.{media}.{name}"), low, high);
-        within("block_count", 0, u64::from(MAX_LAYERS)).map_err(refuse)?;
-        within("embedding_length", 1, MAX_EMBEDDING).map_err(refuse)?;
-        within("feed_forward_length", 0, MAX_FEED_FORWARD).map_err(refuse)?;
-        within("projection_dim", 0, MAX_EMBEDDING).map_err(refuse)?;
-        within("attention.head_count", 1, MAX_HEADS).map_err(refuse)?;
-        within("image_size", 1, 1 << 16).map_err(refuse)?;
-        within("patch_size", 1, 1 << 12).map_err(refuse)?;
-    }
-    Ok(header)
-}
-
-/// Checks a LoRA adapter in GGUF.
-pub fn check_adapter(path: &Path) -> Result<Header, CheckError> {
-    let header = read(path)?;
-    let refuse = |reason: String| CheckError::new(path, reason);
-    check_tensors(&header).map_err(refuse)?;
-    check_kinds(&header.metadata).map_err(refuse)?;
-    if header.metadata.str("general.type") != Some("adapter") {
-        return Err(refuse("it is no adapter: its `general.type` is not `adapter`".to_owned()));
-    }
-    let alpha = header.metadata.f64("adapter.lora.alpha");
-    if !alpha.is_some_and(f64::is_finite) {
-        return Err(refuse("its `adapter.lora.alpha` is missing or not a finite number".to_owned()));
-    }
-    for tensor in &header.tensors {
-        let paired = |this: &str, other: &str| {
-            tensor
-                .name
-                .strip_suffix(this)
-                .is_none_or(|base| header.tensor(&format!("{base}{other}")).is_some())
-        };
-        if !paired(".lora_a", ".lora_b") || !paired(".lora_b", ".lora_a") {
-            return Err(refuse(format!("the tensor `{}` lacks its other half", tensor.name)));
-        }
-    }
-    Ok(header)
-}
-
 fn check_split(path: &Path, header: &Header, index: usize, count: usize) -> Result<(), CheckError> {
     let said_count = header.metadata.u64("split.count").unwrap_or(0).max(1);
     let said_index = header.metadata.u64("split.no").unwrap_or(0);
@@ -117,7 +67,7 @@ fn check_split(path: &Path, header: &Header, index: usize, count: usize) -> Resu
 }
 
 /// What holds for the tensors of every kind of file.
-fn check_tensors(header: &Header) -> Result<(), String> {
+pub(super) fn check_tensors(header: &Header) -> Result<(), String> {
     if header.tensors.is_empty() {
         return Err("it has no tensors".to_owned());
     }
@@ -172,7 +122,7 @@ enum Kind {
 }
 
 /// Keys that engines read as one type must have it; integers may have any width.
-fn check_kinds(meta: &Metadata) -> Result<(), String> {
+pub(super) fn check_kinds(meta: &Metadata) -> Result<(), String> {
     for (key, value) in meta.iter() {
         let Some(kind) = kind_of(key) else { continue };
         let (fits, expected) = match (kind, value) {
@@ -230,7 +180,7 @@ fn kind_of(key: &str) -> Option<Kind> {
 }
 
 /// Holds a key, if it is there, to a range; each element if it is a list.
-fn range(meta: &Metadata, key: &str, low: u64, high: u64) -> Result<(), String> {
+pub(super) fn range(meta: &Metadata, key: &str, low: u64, high: u64) -> Result<(), String> {
     let wrong = |value: String| Err(format!("its `{key}` is {value}; {low} to {high} is possible"));
     match meta.get(key) {
         None => Ok(()),

@@ -93,6 +93,17 @@ impl Forge {
         self
     }
 
+    /// An adapter for [`Forge::chat`].
+    pub(crate) fn adapter() -> Self {
+        let mut forge = Self::chat()
+            .set("general.type", V::Str("adapter".into()))
+            .set("adapter.type", V::Str("lora".into()))
+            .set("adapter.lora.alpha", V::F32(16.0));
+        let half = |half, shape: [u64; 2]| (format!("blk.0.attn_q.weight.lora_{half}"), shape.to_vec(), 0, 0);
+        forge.tensors = vec![half("a", [WIDTH, 8]), half("b", [8, WIDTH])];
+        forge
+    }
+
     pub(crate) fn write(&self, path: &Path) {
         std::fs::write(path, self.bytes()).unwrap();
     }

@@ -4,11 +4,13 @@
 //! every length to a limit and to the file's own size. [`check`] adds what the engine takes on
 //! trust: that counts are sane, lists are as long as they must be, tensors lie inside the file.
 
+mod adapter;
 mod arch;
 mod check;
 mod cursor;
 mod facts;
 mod metadata;
+mod projector;
 mod shards;
 pub(crate) mod template;
 mod tensor_type;
@@ -29,9 +31,11 @@ use std::{
 
 use cursor::{Cursor, Fault};
 
-pub use check::{Checked, check, check_adapter, check_projector, check_shards};
+pub use adapter::check_adapter;
+pub use check::{Checked, check, check_shards};
 pub use facts::{Facts, Mode, Pooling};
 pub use metadata::{List, Metadata, Texts, Value};
+pub use projector::check_projector;
 pub use shards::{ShardName, complete_shards};
 pub use tensor_type::{TensorType, file_type_name, tensor_type};
 pub use values::check_values;

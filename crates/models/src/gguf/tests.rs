@@ -233,19 +233,70 @@ fn parts_of_models_are_told_apart() {
     projector.write(&path);
     assert!(check(&path).unwrap_err().reason.contains("a part of one"));
     check_projector(&path).unwrap();
-    projector = projector.set("clip.vision.patch_size", V::U32(0));
+    for (key, value) in [
+        ("patch_size", V::U32(0)),
+        ("attention.layer_norm_epsilon", V::F32(f32::NAN)),
+        ("image_std", V::F32s(vec![0.5, 0.0, 0.5])),
+        ("image_mean", V::F32s(vec![f32::INFINITY, 0.0, 0.5])),
+    ] {
+        projector.clone().set(&format!("clip.vision.{key}"), value).write(&path);
+        assert!(check_projector(&path).unwrap_err().reason.contains(key), "{key}");
+    }
+    projector.tensors = vec![("v.position_embd.weight".into(), vec![32, 16], 0, 0)];
+    projector = projector
+        .set("clip.projector_type", V::Str("mlp".into()))
+        .set("clip.vision.image_size", V::U32(64))
+        .set("clip.vision.patch_size", V::U32(16));
     projector.write(&path);
-    assert!(check_projector(&path).unwrap_err().reason.contains("patch_size"));
+    check_projector(&path).unwrap();
+    projector.set("clip.vision.patch_size", V::U32(8)).write(&path);
+    assert!(check_projector(&path).unwrap_err().reason.contains("16 positions"));
 
-    let mut adapter =
-        Forge::chat().set("general.type", V::Str("adapter".into())).set("adapter.lora.alpha", V::F32(16.0));
-    adapter.tensors =
-        ["a", "b"].map(|half| (format!("blk.0.attn_q.weight.lora_{half}"), vec![64, 8], 0, 0)).to_vec();
+    let mut adapter = Forge::adapter();
     adapter.write(&path);
-    check_adapter(&path).unwrap();
+    check_adapter(&path, None).unwrap();
     adapter.tensors.pop();
     adapter.write(&path);
-    assert!(check_adapter(&path).unwrap_err().reason.contains("lacks its other half"));
+    assert!(check_adapter(&path, None).unwrap_err().reason.contains("lacks its other half"));
+}
+
+#[test]
+fn adapters_are_held_against_the_weights() {
+    let folder = Scratch::new("gguf").unwrap();
+    let (path, weights) = (folder.path().join("x.gguf"), folder.path().join("m.gguf"));
+    let fault = |base: &Forge, adapter: &Forge| {
+        base.write(&weights);
+        adapter.write(&path);
+        let base = check(&weights).unwrap().header;
+        check_adapter(&path, Some(&base)).err().map(|error| error.reason).unwrap_or_default()
+    };
+    let of = |name: &str, a: &[u64], b: &[u64]| {
+        let mut adapter = Forge::adapter();
+        let half = |half, shape: &[u64]| (format!("{name}.lora_{half}"), shape.to_vec(), 0, 0);
+        adapter.tensors = vec![half("a", a), half("b", b)];
+        adapter
+    };
+    let base = Forge::chat();
+    assert_eq!(fault(&base, &Forge::adapter()), "");
+    for (adapter, reason) in [
+        (of("blk.0.attn_q.weight", &[32, 8], &[8, 64]), "does not fit"),
+        (of("blk.0.attn_q.weight", &[64, 8], &[4, 64]), "does not fit"),
+        (of("blk.0.attn_q.weight", &[64, 8, 3], &[8, 64, 3]), "does not fit"),
+        (of("blk.7.attn_q.weight", &[64, 8], &[8, 64]), "no tensor `blk.7.attn_q.weight`"),
+        (Forge::adapter().set("general.architecture", V::Str("qwen2".into())), "architecture `qwen2`"),
+        (Forge::adapter().set("adapter.type", V::Str("dora".into())), "`adapter.type` is `dora`"),
+    ] {
+        let found = fault(&base, &adapter);
+        assert!(found.contains(reason), "{reason}: {found}");
+    }
+    // Embeddings that are the output too cannot be changed; others can.
+    let vocab = VOCAB as u64;
+    let embedding = of("token_embd.weight", &[8, vocab], &[8, 64]);
+    assert!(fault(&base, &embedding).contains("output too"));
+    let mut untied = base;
+    untied.tensors.push(("output.weight".into(), vec![64, vocab], 0, 0));
+    assert_eq!(fault(&untied, &embedding), "");
+    assert!(fault(&untied, &of("token_embd.weight", &[64, 8], &[8, vocab])).contains("does not fit"));
 }
 
 /// Every kind of lie about lengths, each at its own place in the header.

@@ -12,7 +12,7 @@ use crate::{
     Transfer,
     config::ConfigFile,
     dduf,
-    gguf::{self, Checked},
+    gguf::{self, Checked, Header},
     manifest::Descriptor,
     media,
     progress::Meter,
@@ -50,7 +50,7 @@ pub(super) fn build(
         return Err(Error::malformed("the artifact format", "Ollama's is read, not written"));
     }
     let (mut file, mut inputs, kept) = weights(&builder, progress)?;
-    inputs.extend(extras(&builder)?);
+    inputs.extend(extras(&builder, store)?);
     finish_config(&mut file, &builder);
     let flavour = builder.flavour.unwrap_or(match &builder.source {
         Source::Safetensors(_) => Flavour::DockerV02,
@@ -129,18 +129,19 @@ fn safetensors_folder(path: &Path, progress: &Progress) -> Result<(ConfigFile, V
 }
 
 /// The files that are given beside the weights, each checked.
-fn extras(builder: &Builder) -> Result<Vec<Input>> {
+fn extras(builder: &Builder, store: &Store) -> Result<Vec<Input>> {
     let mut inputs = Vec::new();
     if let Some(path) = &builder.mmproj {
-        gguf::check_projector(path)?;
+        gguf::check_values(path, &gguf::check_projector(path)?)?;
         inputs.push(Input::new(path, Role::Mmproj, Format::Gguf));
     }
+    let base = if builder.adapters.is_empty() { None } else { base(builder, store)? };
     for path in &builder.adapters {
-        gguf::check_adapter(path)?;
+        gguf::check_values(path, &gguf::check_adapter(path, base.as_ref())?)?;
         inputs.push(Input::new(path, Role::Adapter, Format::Gguf));
     }
     if let Some(path) = &builder.draft {
-        gguf::check(path)?;
+        gguf::check_values(path, &gguf::check(path)?.header)?;
         inputs.push(Input::new(path, Role::Draft, Format::Gguf));
     }
     if let Some(path) = &builder.chat_template {
@@ -152,6 +153,16 @@ fn extras(builder: &Builder) -> Result<Vec<Input>> {
     }
     inputs.extend(builder.licenses.iter().map(|path| Input::new(path, Role::License, Format::Unknown)));
     Ok(inputs)
+}
+
+/// What stands before the weights that adapters change, where these are a GGUF.
+fn base(builder: &Builder, store: &Store) -> Result<Option<Header>> {
+    let shards = match &builder.source {
+        Source::Gguf(path) => gguf::complete_shards(path),
+        Source::Model(model) if model.config.format == Format::Gguf => store.bundle(model)?.weights,
+        _ => return Ok(None),
+    };
+    Ok(Some(gguf::check_shards(&shards)?.header))
 }
 
 fn finish_config(file: &mut ConfigFile, builder: &Builder) {

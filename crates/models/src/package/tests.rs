@@ -46,11 +46,7 @@ impl Bench {
 }
 
 fn adapter() -> Forge {
-    let mut forge =
-        Forge::chat().set("general.type", V::Str("adapter".into())).set("adapter.lora.alpha", V::F32(16.0));
-    forge.tensors =
-        ["a", "b"].map(|half| (format!("blk.0.attn_q.weight.lora_{half}"), vec![64, 8], 0, 0)).to_vec();
-    forge
+    Forge::adapter()
 }
 
 fn projector() -> Forge {

@@ -88,7 +88,7 @@ const SAMPLING: &[(&str, Rule)] = &[
     ("structured_outputs", Any(limits::OPTION)),
     ("t_max_predict_ms", Int(-1, i32::MAX as i64)),
     ("cache_prompt", Flag),
-    ("lora", Entries(16)),
+    ("lora", Own),
     ("timings_per_token", Flag),
     ("return_progress", Flag),
     ("return_tokens", Flag),

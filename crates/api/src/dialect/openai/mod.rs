@@ -21,6 +21,7 @@ pub(super) use reply::reply;
 pub(super) use stream::Stream;
 pub(super) use tools::{Choice as ToolChoice, allowed as allowed_tools};
 
+use super::adapters;
 use super::call::{Action, Answer as AnyAnswer, Call, Endpoint, EngineRequest, KeepAlive, Mode};
 use super::error::{DialectError, ErrorKind};
 use super::json::{self, Field, Path, missing, whole, wrong};
@@ -151,6 +152,8 @@ fn completions(
     let stream = flag(&request, "stream")?;
     let include_usage = include_usage(&request)?;
     let max_tokens = max_tokens(&request)?;
+    let adapters =
+        request.get(adapters::FIELD).map(|raw| adapters::parse(&fields::value(raw))).transpose()?;
     let text_logprobs =
         matches!(table, Table::Text) && request.get("logprobs").is_some_and(|raw| raw.get() != "0");
     request.copy_plain();
@@ -167,7 +170,8 @@ fn completions(
         put(&mut request.tail, "stream_options", "{\"include_usage\":true}");
     }
     request.tail.push(b'}');
-    let engine = EngineRequest::from_tail(path, stream, max_tokens, request.tail);
+    let mut engine = EngineRequest::from_tail(path, stream, max_tokens, request.tail);
+    engine.adapters = adapters;
     Ok(Call {
         endpoint,
         model,
