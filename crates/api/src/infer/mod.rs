@@ -5,6 +5,7 @@ pub mod engine;
 pub mod stream;
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -46,8 +47,7 @@ pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
     if ask.headers.get("x-preload-only").is_some_and(|value| value == "true") {
         return preload(ask, &body, admit()?).await;
     }
-    let history = |id: &str| shared.answers.find(&ask.caller.id, id, ask.started);
-    let call = dialect::prepare(endpoint, &body, &history)?;
+    let call = Arc::new(understand(ask, endpoint, &body).await?);
     let turn = admit()?;
     let mut account = Account::open(shared.clone(), endpoint, turn, ask.started, record(ask, &body));
     drop(body);
@@ -79,6 +79,31 @@ pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
     Ok(ignored(answer, &call))
 }
 
+/// What the request asks for.
+async fn understand(ask: &Ask, endpoint: Endpoint, body: &Bytes) -> Result<Call, DialectError> {
+    let (shared, caller, started, body) =
+        (ask.shared.clone(), ask.caller.id.clone(), ask.started, body.clone());
+    aside(body.len(), move || {
+        dialect::prepare(endpoint, &body, &|id: &str| shared.answers.find(&caller, id, started))
+    })
+    .await
+}
+
+/// Bytes that are worked on at once. More of them would keep the other connections of this event loop waiting.
+const AT_ONCE: usize = 256 << 10;
+
+/// Does work on so many bytes: here, or on another thread where they are many.
+async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, DialectError> + Send + 'static,
+) -> Result<T, DialectError> {
+    if bytes <= AT_ONCE {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(DialectError::new(ErrorKind::Internal, error.to_string())))
+}
+
 enum Exchange {
     Whole(Response<AnswerBody>, Usage),
     Stream(HeaderMap, Incoming, Carrier, Meta),
@@ -88,7 +113,7 @@ enum Exchange {
 /// caller has seen nothing of it.
 async fn exchange(
     ask: &Ask,
-    call: &Call,
+    call: &Arc<Call>,
     request: &EngineRequest,
     account: &mut Account,
 ) -> Result<Exchange, DialectError> {
@@ -124,7 +149,8 @@ async fn exchange(
         return Ok(Exchange::Stream(headers, answer.into_body(), carrier, meta));
     }
     let body = whole(answer.into_body(), carrier, silence).await?;
-    let reply = call.reply(&meta, account.elapsed(), status, &body)?;
+    let (call, elapsed) = (call.clone(), account.elapsed());
+    let reply = aside(body.len(), move || call.reply(&meta, elapsed, status, &body)).await?;
     account.answered(&reply.body);
     if let Some(stored) = reply.stored {
         account.keep(stored);
