@@ -249,7 +249,7 @@ fn engines_as_a_user_of_their_own() {
     let copy = folder.path().join("llama-server");
     std::fs::copy(server.unwrap(), &copy).unwrap();
     let engines = format!("[engines]\nuid = 65533\nllama_server = '{}'\n", copy.display());
-    let Some(daemon) = start(&engines) else { return };
+    let Some(mut daemon) = start(&engines) else { return };
     let socket = daemon.models_socket();
     for _ in 0..2 {
         let said = answer(&socket, "POST", "/v1/chat/completions", &question("hello", false, 8));
@@ -264,6 +264,14 @@ fn engines_as_a_user_of_their_own() {
         let disk: Value = serde_json::from_str(&ok(&daemon, &["model", "df", "--json"])).unwrap();
         assert_eq!(disk["slot_caches"], 1, "{disk}");
     }
+    // Another user from now on: what the first one's engines have left does not keep a model from loading.
+    let file = daemon.folder().join("pontoon.toml");
+    let changed = std::fs::read_to_string(&file).unwrap().replace("65533", "65532");
+    std::fs::write(&file, changed).unwrap();
+    daemon.restart();
+    let said = answer(&socket, "POST", "/v1/chat/completions", &question("hello", false, 8));
+    assert!(said.contains("200 OK"), "{said}");
+    ok(&daemon, &["model", "unload", "--all"]);
     assert!(ok(&daemon, &["model", "prune", "--slots"]).starts_with("freed"));
     let disk: Value = serde_json::from_str(&ok(&daemon, &["model", "df", "--json"])).unwrap();
     assert_eq!(disk["slot_caches"], 0, "{disk}");
@@ -333,4 +341,28 @@ fn a_container_on_the_host_s_network_may_not_manage() {
         let refused = inside(path, post);
         assert!(refused.contains("403 Forbidden"), "{path}: {refused}");
     }
+}
+
+/// Connections to engines that are gone are closed.
+#[test]
+fn loading_over_and_over_leaves_nothing_open() {
+    let Some(daemon) = start("") else { return };
+    let socket = daemon.models_socket();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let mut after_one = 0;
+    for round in 0..12 {
+        // For ever, and gone at once: no clock is set to either.
+        let keep_alive = if round % 2 == 0 { "1e19" } else { "0" };
+        let body = question("hello", false, 2).replacen('{', &format!("{{\"keep_alive\":{keep_alive},"), 1);
+        let said = answer(&socket, "POST", "/v1/chat/completions", &body);
+        assert!(said.contains("200 OK"), "{said}");
+        ok(&daemon, &["model", "unload", "--all"]);
+        wait_until("it goes", Duration::from_secs(10), || {
+            ok(&daemon, &["model", "ps", "--json"]).trim() == "[]"
+        });
+        if round == 0 {
+            after_one = open();
+        }
+    }
+    wait_until("what was open is closed", Duration::from_secs(10), || open() <= after_one + 3);
 }

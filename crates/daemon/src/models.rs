@@ -1,4 +1,4 @@
-//! The model runner within the daemon: an event loop of its own beside the bridge's threads, the folders it
+//! The model runner within the daemon: event loops of its own beside the bridge's threads, the folders it
 //! uses, and its orderly end.
 
 use std::path::Path;

@@ -41,7 +41,7 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let beside = path.with_extension(format!("new-{}-{number}", std::process::id()));
     let write = || {
-        let mut file = File::create(&beside)?;
+        let mut file = private_file(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
@@ -52,6 +52,12 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let _ = fs::remove_file(&beside);
     }
     written.map_err(Error::file(path, "written"))
+}
+
+/// A new file that nobody else reads.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 /// A private folder, made if it is missing. One that belongs to somebody else, or that others may

@@ -24,14 +24,18 @@ pub fn parse_keep_alive(value: &Value) -> Result<KeepAlive, DialectError> {
     })
 }
 
+/// 100 years.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 fn seconds(number: f64) -> Option<KeepAlive> {
     if !number.is_finite() {
         None
     } else if number < 0.0 {
         Some(KeepAlive::Forever)
     } else {
-        // Beyond what a Duration holds, which is 584 thousand million years, it is for ever as well.
-        Some(Duration::try_from_secs_f64(number).map_or(KeepAlive::Forever, KeepAlive::For))
+        // Clocks are added to it: what no clock reaches is for ever as well.
+        let time = Duration::try_from_secs_f64(number).ok().filter(|time| *time < CENTURY);
+        Some(time.map_or(KeepAlive::Forever, KeepAlive::For))
     }
 }
 
@@ -110,6 +114,7 @@ mod tests {
         }
         assert_eq!(parse_keep_alive(&Value::from(-1)).ok(), Some(KeepAlive::Forever));
         assert_eq!(parse_keep_alive(&Value::from(1e300)).ok(), Some(KeepAlive::Forever));
+        assert_eq!(parse_keep_alive(&Value::from(1e19)).ok(), Some(KeepAlive::Forever));
         assert!(parse_keep_alive(&Value::from(true)).is_err());
     }
 

@@ -20,7 +20,8 @@ pub struct Account {
     started: Instant,
     record: Record,
     lease: Option<Lease>,
-    /// Tokens that the prompt is likely to have, once an engine has it.
+    /// Tokens that the request was expected to take, and those of its prompt, once an engine has it.
+    cost: u64,
     prompt: u64,
     of_model: Option<OfModel>,
     /// Tokens seen so far, and when the last came.
@@ -68,6 +69,7 @@ impl Account {
             started,
             record,
             lease: None,
+            cost: 0,
             prompt: 0,
             of_model: None,
             seen: 0,
@@ -82,9 +84,9 @@ impl Account {
         self.turn.weight
     }
 
-    /// A turn on an engine was given for a prompt of about so many tokens.
-    pub fn granted(&mut self, lease: Lease, prompt: u64) -> &Lease {
-        self.prompt = prompt;
+    /// A turn on an engine was given, for about so many tokens in all and in the prompt.
+    pub fn granted(&mut self, lease: Lease, cost: u32, prompt: u32) -> &Lease {
+        (self.cost, self.prompt) = (cost.into(), prompt.into());
         let of_model = self.shared.metrics.of_model(&lease.model);
         of_model.queued(lease.wait);
         self.of_model = Some(of_model);
@@ -97,6 +99,7 @@ impl Account {
     /// The turn is given back: its engine is gone.
     pub fn returned(&mut self) {
         self.lease = None;
+        self.prompt = 0;
     }
 
     /// Name of the model's record; the store's name once there is a turn.
@@ -146,18 +149,18 @@ impl Account {
             return;
         }
         let took = self.elapsed();
-        // A request that was cancelled or failed did work that nobody counted: dropping its lease charges what
-        // it was expected to cost.
-        if let Some(lease) = self.lease.take().filter(|_| usage.measured || outcome == Outcome::Ok) {
+        // A request that was cancelled or failed did work that nobody counted: the caller pays for what it saw,
+        // and in the queue at least what the request was expected to cost, which dropping the lease charges.
+        let (prompt, answer) = match usage.measured {
+            true => (usage.prompt_tokens, usage.completion_tokens),
+            false => (self.prompt, self.seen),
+        };
+        let counted = usage.measured || outcome == Outcome::Ok || prompt + answer > self.cost;
+        if let Some(lease) = self.lease.take().filter(|_| counted) {
             let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
-            lease.finish(EngineUsage {
-                prompt_tokens: count(usage.prompt_tokens),
-                completion_tokens: count(usage.completion_tokens),
-            });
+            lease.finish(EngineUsage { prompt_tokens: count(prompt), completion_tokens: count(answer) });
         }
-        // What was cancelled was worked on all the same: the caller pays for what it saw.
-        let unmeasured = if usage.measured { 0 } else { self.prompt + self.seen };
-        self.turn.spend((usage.prompt_tokens + usage.completion_tokens).max(unmeasured));
+        self.turn.spend(prompt + answer);
         let metrics = &self.shared.metrics;
         metrics.running().dec();
         let endpoint = format!("{:?}", self.endpoint);

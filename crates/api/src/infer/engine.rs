@@ -18,7 +18,9 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
+use pontoon_engines::Notice;
 use tokio::net::UnixStream;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 /// Idle connections kept to one engine. An engine serves each with a thread, so they are few.
 const MAX_IDLE: usize = 8;
@@ -104,6 +106,8 @@ impl Carrier {
             return;
         }
         let mut all = engines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of event loops that have nothing to do are in the way.
+        all.values_mut().for_each(|idle| idle.retain(|kept| kept.used.elapsed() < MAX_AGE));
         let idle = all.entry(socket).or_default();
         if idle.len() < MAX_IDLE {
             idle.push(connection);
@@ -134,6 +138,17 @@ impl Engines {
     /// Forgets the connections to an engine that is gone.
     pub fn forget(&self, socket: &Path) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(socket);
+    }
+
+    /// Drops the connections that engines have closed, as soon as any of them has ended.
+    pub async fn follow(self, mut notices: broadcast::Receiver<Notice>) {
+        while !matches!(notices.recv().await, Err(RecvError::Closed)) {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, idle| {
+                idle.retain_mut(Connection::usable);
+                !idle.is_empty()
+            });
+        }
     }
 
     fn take(&self, socket: &Path) -> Option<Connection> {

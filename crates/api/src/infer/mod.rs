@@ -83,7 +83,7 @@ pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
 async fn understand(ask: &Ask, endpoint: Endpoint, body: &Bytes) -> Result<Call, DialectError> {
     let (shared, caller, started, body) =
         (ask.shared.clone(), ask.caller.id.clone(), ask.started, body.clone());
-    aside(body.len(), move || {
+    aside(ask, body.len(), move || {
         dialect::prepare(endpoint, &body, &|id: &str| shared.answers.find(&caller, id, started))
     })
     .await
@@ -92,14 +92,16 @@ async fn understand(ask: &Ask, endpoint: Endpoint, body: &Bytes) -> Result<Call,
 /// Bytes that are worked on at once. More of them would keep the other connections of this event loop waiting.
 const AT_ONCE: usize = 256 << 10;
 
-/// Does work on so many bytes: here, or on another thread where they are many.
+/// Does work on so many bytes: here, or on another thread where they are many, of which there are few.
 async fn aside<T: Send + 'static>(
+    ask: &Ask,
     bytes: usize,
     work: impl FnOnce() -> Result<T, DialectError> + Send + 'static,
 ) -> Result<T, DialectError> {
     if bytes <= AT_ONCE {
         return work();
     }
+    let _turn = ask.shared.aside.acquire().await;
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(DialectError::new(ErrorKind::Internal, error.to_string())))
 }
@@ -150,7 +152,7 @@ async fn exchange(
     }
     let body = whole(answer.into_body(), carrier, silence).await?;
     let (call, elapsed) = (call.clone(), account.elapsed());
-    let reply = aside(body.len(), move || call.reply(&meta, elapsed, status, &body)).await?;
+    let reply = aside(ask, body.len(), move || call.reply(&meta, elapsed, status, &body)).await?;
     account.answered(&reply.body);
     if let Some(stored) = reply.stored {
         account.keep(stored);
@@ -203,7 +205,7 @@ async fn acquire<'a>(
     let (cost, prompt) = request.map_or((1, 0), |request| (request.cost(), request.prompt()));
     let wanted = wanted(ask, call, cost, account.weight());
     match ask.shared.runner.acquire(wanted).await {
-        Ok(lease) => Ok(account.granted(lease, prompt.into())),
+        Ok(lease) => Ok(account.granted(lease, cost, prompt)),
         Err(refused) => {
             // The caller's own word for a model is no name for records until the store knows it.
             if !matches!(refused.kind, engines::Refusal::NotFound | engines::Refusal::Invalid) {
@@ -305,14 +307,18 @@ fn immediate(reply: dialect::Reply) -> Response<AnswerBody> {
 }
 
 /// Docker's CLI loads a model before the first prompt: an empty chat with a header.
-async fn preload(ask: &Ask, body: &[u8], turn: Turn) -> Answer {
+async fn preload(ask: &Ask, body: &Bytes, turn: Turn) -> Answer {
     #[derive(Deserialize)]
     struct Named {
         model: String,
     }
-    let Named { model } = serde_json::from_slice(body).map_err(|error| {
-        DialectError::new(ErrorKind::InvalidRequest, format!("no model is named: {error}"))
-    })?;
+    let body = body.clone();
+    let Named { model } = aside(ask, body.len(), move || {
+        serde_json::from_slice(&body).map_err(|error| {
+            DialectError::new(ErrorKind::InvalidRequest, format!("no model is named: {error}"))
+        })
+    })
+    .await?;
     let request = engines::Request {
         model,
         caller: engines::Caller { id: ask.caller.id.to_string(), weight: turn.weight },

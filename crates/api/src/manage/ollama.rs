@@ -54,7 +54,7 @@ async fn ps(shared: &Shared) -> Answer {
             card,
             memory: running.memory.host + running.memory.gpu,
             device_memory: running.memory.gpu,
-            expires: running.expires_in.map(|left| now + left),
+            expires: running.expires_in.and_then(|left| now.checked_add(left)),
             context_size: running.context_size,
         });
     }

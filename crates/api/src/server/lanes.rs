@@ -44,13 +44,18 @@ impl Lanes {
 }
 
 fn lane() -> io::Result<Lane> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
     let (going, ended) = oneshot::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("http".into()).spawn(move || {
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(tell.send(Err(error))),
+        };
+        let _ = tell.send(Ok(runtime.handle().clone()));
         let _ = runtime.block_on(ended);
         // Work that cannot be stopped does not keep the program.
         runtime.shutdown_background();
     })?;
+    let handle = told.recv().map_err(io::Error::other)??;
     Ok(Lane { handle, _going: going })
 }

@@ -60,6 +60,8 @@ pub struct Shared {
     pub store: Store,
     /// Where they come from.
     pub registry: registry::Client,
+    /// Turns of work that is too long for an event loop, one for each processor.
+    pub aside: Semaphore,
     /// The same before it was made, for pulls with a token of the caller's own.
     pub registry_options: registry::Options,
     /// Pontoon's version.
@@ -121,6 +123,7 @@ impl Shared {
             runner: api.runner,
             store: api.store,
             registry,
+            aside: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
             registry_options: api.registry,
             version: api.version,
             log: api.log,
@@ -185,6 +188,7 @@ pub async fn start(api: Api) -> Result<Server, Error> {
     api.config.check().map_err(Error::Config)?;
     let listeners = listen::bind(&api.config).await?;
     let shared = Shared::new(api)?;
+    tokio::spawn(shared.engines.clone().follow(shared.runner.notices()));
     let (stop, stopped) = watch::channel(false);
     let places = Arc::new(Places::new(&shared.config.limits));
     let addresses = listeners.iter().map(Listener::address).collect();

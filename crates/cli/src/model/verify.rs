@@ -19,20 +19,17 @@ pub struct Arguments {
 pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
     let store = store(config)?;
     let names = match arguments.names.as_slice() {
-        [] => store
-            .list()
-            .map_err(|error| error.to_string())?
-            .iter()
-            .map(|model| model.display_name())
-            .collect(),
+        [] => store.names().map_err(|error| error.to_string())?,
         names => names.to_vec(),
     };
     let mut damaged = 0;
     for name in &names {
-        let model = store.resolve(name).map_err(|error| error.to_string())?;
-        let bytes: u64 = model.manifest.blobs().map(|blob| blob.size).sum();
-        match store.verify(name) {
-            Ok(_) => println!("{name}: whole ({})", table::bytes(bytes)),
+        let whole = store.verify(name).and_then(|_| store.resolve(name));
+        match whole {
+            Ok(model) => {
+                let bytes: u64 = model.manifest.blobs().map(|blob| blob.size).sum();
+                println!("{name}: whole ({})", table::bytes(bytes));
+            }
             Err(error) => {
                 damaged += 1;
                 println!("{name}: {error}");

@@ -88,15 +88,24 @@ pub fn build(source: &Path, work: &Path, vulkan: bool, line: &mut dyn FnMut(&str
         configure.args(X86_OPTIONS);
     }
     configure.arg(format!("-DGGML_VULKAN={}", if vulkan { "ON" } else { "OFF" }));
-    run(configure, line)?;
+    let hint = |error| if vulkan { hinted(error) } else { error };
+    run(configure, line).map_err(hint)?;
     let mut make = Command::new("cmake");
     make.arg("--build").arg(work).args(["--target", "llama-server"]);
-    run(make, line)?;
+    run(make, line).map_err(hint)?;
     let program = work.join("bin/llama-server");
     match program.is_file() {
         true => Ok(program),
         false => Err(failed("the build ended without a llama-server".to_owned())),
     }
+}
+
+/// What a build with Vulkan lacks most often.
+fn hinted(error: Error) -> Error {
+    let Error::Install { name, reason } = error else { return error };
+    let needs = "the Vulkan back end needs glslc, SPIRV-Headers, and Vulkan's headers with VK_EXT_layer_settings, \
+        which Debian 12's (1.3.239) lack and Debian 13's (1.4.309) have";
+    Error::Install { name, reason: format!("{reason}\n{needs}") }
 }
 
 fn run(mut command: Command, line: &mut dyn FnMut(&str)) -> Result<(), Error> {

@@ -88,7 +88,11 @@ impl Instance {
                 return Ok(());
             }
             tokio::select! {
-                status = ended(&mut exited) => return Err(self.why_it_ended(status)),
+                status = ended(&mut exited) => {
+                    // Its last lines may be on their way.
+                    tokio::time::sleep(2 * spawn::GATHER).await;
+                    return Err(self.why_it_ended(status));
+                }
                 () = tokio::time::sleep(pause) => pause = (pause * 5 / 4).min(Duration::from_millis(25)),
                 () = tokio::time::sleep_until(deadline) => {
                     let reason = format!("it was not ready after {} s", start.patience.as_secs());

@@ -74,7 +74,11 @@ impl SlotCache {
             return Ok(None);
         }
         let place = self.folder.join(&key.0);
-        files::own_folder(&place, 0o700, user)?;
+        files::own_folder(&place, 0o700, user).or_else(|_| {
+            // Left by engines of another user, before the configuration changed; ours is the folder it is in.
+            let _ = fs::remove_dir_all(&place);
+            files::own_folder(&place, 0o700, user)
+        })?;
         Ok(Some(place))
     }
 
@@ -137,6 +141,9 @@ impl SlotCache {
     fn folders(&self) -> Vec<(SystemTime, PathBuf, u64)> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let folders = entries.filter_map(|entry| {
+            if !entry.file_type().ok()?.is_dir() {
+                return None;
+            }
             let at = entry.metadata().ok()?.modified().ok()?;
             let path = entry.path();
             let files = fs::read_dir(&path).ok()?.flatten();
@@ -174,9 +181,8 @@ fn file_name(slot: u64) -> String {
 
 /// Marks a folder as used now.
 fn touch(folder: &Path) {
-    let mark = folder.join("used");
-    let _ = fs::write(&mark, b"");
-    let _ = fs::remove_file(&mark);
+    // Nothing is written into it, where an engine could have put a link.
+    let _ = fs::File::open(folder).and_then(|folder| folder.set_modified(SystemTime::now()));
 }
 
 #[cfg(test)]

@@ -117,13 +117,15 @@ fn boxed(output: impl Read + Send + 'static) -> Box<dyn Read + Send> {
     Box::new(output)
 }
 
+/// How late a line may come into the log.
+pub const GATHER: Duration = Duration::from_millis(20);
+
 /// Copies lines, however long, in bounded pieces. Those of a process that has been up for a while are
 /// fetched many at a time: no thread of ours wakes for each while a request is worked on.
 fn copy(output: Box<dyn Read + Send>, log: &Log) {
     use std::io::BufRead;
     const PIECE: u64 = 64 << 10;
     const NEW: Duration = Duration::from_secs(5);
-    const GATHER: Duration = Duration::from_millis(20);
     let begun = Instant::now();
     let mut reader = BufReader::with_capacity(PIECE as usize, output);
     let mut line = Vec::new();

@@ -129,6 +129,8 @@ struct Actor {
     own: WeakMonitor,
     /// Where loads and evictions run, whoever caused them.
     runtime: Handle,
+    /// When the scheduler looked last: what fell due since is due still.
+    handled: Time,
     /// When the clock's next event is due, as its task knows, and what tells it of an earlier one.
     wake: Option<Time>,
     earlier: Arc<Notify>,
@@ -162,6 +164,7 @@ impl Monitor {
                 loader,
                 own: WeakMonitor(own.clone()),
                 runtime: Handle::current(),
+                handled: Time::ZERO,
                 wake: None,
                 earlier: earlier.clone(),
                 models: BTreeMap::new(),
@@ -218,22 +221,23 @@ async fn clock(monitor: WeakMonitor, earlier: Arc<Notify>) {
         };
         tokio::select! {
             () = earlier.notified() => {}
-            () = sleep => monitor.tell(Message::Tick),
+            () = sleep => {}
             _ = measure.tick() => monitor.tell(Message::Measure),
         }
+        monitor.tell(Message::Tick);
     }
 }
 
 impl Actor {
     /// When the clock must tell the time next. It is taken to know from now on.
     fn next_wake(&mut self) -> Option<Instant> {
-        self.wake = self.scheduler.next_wake(self.now());
-        self.wake.map(|time| self.began + time)
+        self.wake = self.scheduler.next_wake(self.handled);
+        self.wake.and_then(|time| self.began.checked_add(time))
     }
 
     /// Wakes the clock if it would sleep too long. One that wakes too early does no harm.
     fn wind(&mut self) {
-        let next = self.scheduler.next_wake(self.now());
+        let next = self.scheduler.next_wake(self.handled);
         if next.is_some_and(|next| self.wake.is_none_or(|wake| next < wake)) {
             self.wake = next;
             self.earlier.notify_one();
@@ -312,7 +316,8 @@ impl Actor {
     fn event(&mut self, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            for effect in self.scheduler.handle(self.now(), event) {
+            self.handled = self.now();
+            for effect in self.scheduler.handle(self.handled, event) {
                 events.extend(self.carry_out(effect));
             }
         }

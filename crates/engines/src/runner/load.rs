@@ -99,7 +99,9 @@ pub fn sweep(run: &Path) {
         let owner =
             name.split('-').next().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw);
         let Some(owner) = owner else { continue };
-        let ended = rustix::process::test_kill_process(owner) == Err(rustix::io::Errno::SRCH);
+        // Ours are not there yet: one with our number is of a process before us.
+        let ended = owner == rustix::process::getpid()
+            || rustix::process::test_kill_process(owner) == Err(rustix::io::Errno::SRCH);
         if ended {
             let _ = std::fs::remove_dir_all(entry.path());
         }

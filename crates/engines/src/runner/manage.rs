@@ -202,7 +202,7 @@ impl Runner {
         self.inner.monitor.tell(Message::Budget(budget));
     }
 
-    /// Forgets names and plans, after models came, went or were renamed.
+    /// Forgets which names stand for which models, after models came, went or were renamed.
     pub fn refresh(&self) {
         lock(&self.inner.names).clear();
     }

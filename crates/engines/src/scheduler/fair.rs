@@ -92,7 +92,7 @@ impl Callers {
     fn granted(&mut self, waiting: &Waiting) {
         let account = self.accounts.entry(waiting.caller.clone()).or_default();
         self.now = self.now.max(account.virtual_time);
-        account.virtual_time += charge(waiting.cost, waiting.weight);
+        account.virtual_time = account.virtual_time.saturating_add(charge(waiting.cost, waiting.weight));
         account.waiting = account.waiting.saturating_sub(1);
         account.serving += 1;
     }
@@ -103,7 +103,7 @@ impl Callers {
         account.serving = account.serving.saturating_sub(1);
         if let Some(tokens) = tokens {
             let (paid, due) = (charge(cost, weight), charge(tokens.max(1), weight));
-            account.virtual_time = account.virtual_time.saturating_sub(paid) + due;
+            account.virtual_time = account.virtual_time.saturating_sub(paid).saturating_add(due);
         }
     }
 

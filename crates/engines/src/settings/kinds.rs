@@ -172,11 +172,12 @@ impl KeepAlive {
         if text.is_empty() { Err(wrong()) } else { Self::seconds(total).ok_or_else(wrong) }
     }
 
-    /// From a number of seconds; negative is for ever.
+    /// From a number of seconds; negative is for ever, and so are 100 years, which no clock is set to.
     pub fn seconds(seconds: f64) -> Option<Self> {
         match seconds {
-            s if s.is_nan() => None,
+            s if !s.is_finite() => None,
             s if s < 0.0 => Some(KeepAlive::Forever),
+            s if s >= 100.0 * 365.0 * 86_400.0 => Some(KeepAlive::Forever),
             s => Duration::try_from_secs_f64(s).ok().map(KeepAlive::For),
         }
     }
@@ -248,10 +249,12 @@ mod tests {
             ("250ms", seconds(0.25)),
             ("-1", Ok(KeepAlive::Forever)),
             ("-1m", Ok(KeepAlive::Forever)),
+            ("1e19", Ok(KeepAlive::Forever)),
+            ("1e300", Ok(KeepAlive::Forever)),
         ] {
             assert_eq!(KeepAlive::parse(text), expected, "{text}");
         }
-        for wrong in ["", "soon", "5x", "m5", "-", "5m3", "NaN", "inf", "1e300"] {
+        for wrong in ["", "soon", "5x", "m5", "-", "5m3", "NaN", "inf"] {
             assert!(KeepAlive::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -42,7 +42,11 @@ fn check_header(header: &Header) -> Result<(), String> {
 
 /// What is taken from pixels, and what they are divided by: finite, and more than `above`.
 fn check_pixels(meta: &Metadata, key: &str, above: f64) -> Result<(), String> {
-    let Some(Value::List(List::Floats { values, .. })) = meta.get(key) else { return Ok(()) };
+    let values = match meta.get(key) {
+        None => return Ok(()),
+        Some(Value::List(List::Floats { values, .. })) if values.len() >= 3 => values,
+        Some(_) => return Err(format!("its `{key}` must be three numbers, one for each colour")),
+    };
     match values.iter().find(|value| !value.is_finite() || **value <= above) {
         Some(value) => Err(format!("its `{key}` holds {value}, which pixels cannot be normalised with")),
         None => Ok(()),

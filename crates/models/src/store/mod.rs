@@ -183,6 +183,19 @@ impl Store {
         Ok(models)
     }
 
+    /// A name of each model, or its id where it has none, also of those that cannot be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let _guard = lock::shared(&self.root)?;
+        let entries = entries(&self.read_index()?);
+        let models = entries
+            .iter()
+            .filter(|(digest, _)| self.read_manifest(digest).map_or(true, |manifest| manifest.is_model()));
+        let name = |(digest, entry): (&Digest, &Entry)| {
+            entry.names.first().map_or_else(|| digest.to_string(), Reference::familiar)
+        };
+        Ok(models.map(name).collect())
+    }
+
     /// Any artifact by name or id, whatever its kind.
     pub fn artifact(&self, name: &str) -> Result<Artifact> {
         let _guard = lock::shared(&self.root)?;
