@@ -9,7 +9,7 @@ use super::chunk::Usage;
 use super::error::{self, DialectError};
 use super::responses::{self, Stored};
 use super::stream::StreamTranslator;
-use super::{adapters, anthropic, ollama, openai};
+use super::{adapters, anthropic, ollama, openai, pictures};
 
 /// The family of clients that a path serves; it decides the shape of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,6 +258,16 @@ pub fn no_history(_: &str) -> Option<Arc<Stored>> {
 /// # Errors
 /// The first thing in it that cannot be right, as one sentence with its value and limit.
 pub fn prepare(endpoint: Endpoint, body: &[u8], history: History<'_>) -> Result<Call, DialectError> {
+    let call = understood(endpoint, body, history)?;
+    if let Action::Run(request) = &call.action
+        && pictures::possible(&request.tail)
+    {
+        pictures::check(&request.body(""))?;
+    }
+    Ok(call)
+}
+
+fn understood(endpoint: Endpoint, body: &[u8], history: History<'_>) -> Result<Call, DialectError> {
     match endpoint {
         Endpoint::ChatCompletions
         | Endpoint::Completions

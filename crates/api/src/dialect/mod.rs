@@ -16,6 +16,7 @@ mod json;
 pub mod limits;
 pub mod ollama;
 pub mod openai;
+pub mod pictures;
 pub mod responses;
 mod sse;
 mod stream;

@@ -83,7 +83,9 @@ pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
 async fn understand(ask: &Ask, endpoint: Endpoint, body: &Bytes) -> Result<Call, DialectError> {
     let (shared, caller, started, body) =
         (ask.shared.clone(), ask.caller.id.clone(), ask.started, body.clone());
-    aside(ask, body.len(), move || {
+    // What is packed in pictures is unpacked to be measured.
+    let bytes = if dialect::pictures::possible(&body) { body.len().saturating_mul(16) } else { body.len() };
+    aside(ask, bytes, move || {
         dialect::prepare(endpoint, &body, &|id: &str| shared.answers.find(&caller, id, started))
     })
     .await
