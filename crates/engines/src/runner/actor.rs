@@ -364,6 +364,11 @@ impl Actor {
         let own = self.own.clone();
         self.runtime.spawn(async move {
             let outcome = loader.load(plan, process, log).await;
+            if let Ok(loaded) = &outcome {
+                // Written before anybody can know of it, and not under the lock.
+                let (plan, memory, took) = (loaded.plan.clone(), loaded.memory, loaded.instance.took);
+                let _ = tokio::task::spawn_blocking(move || loader.remember(&plan, memory, took)).await;
+            }
             own.tell(Message::Loaded { process, outcome });
         });
     }
@@ -374,7 +379,7 @@ impl Actor {
         let (name, digest) = (known.plan.name.clone(), known.digest.clone());
         match outcome {
             Ok(Loaded { instance, memory, plan, restored_slots }) => {
-                let (took, started_by) = (instance.took, plan.clone());
+                let took = instance.took;
                 let _ = self.notices.send(Notice::Loaded {
                     model: name,
                     digest,
@@ -385,7 +390,6 @@ impl Actor {
                 watch_for_end(self.own.clone(), &self.runtime, process, &instance);
                 let ready_at = Instant::now();
                 known.process = Some(Live { number: process, instance, plan, ready_at, peak: memory });
-                self.remember(started_by, memory, took);
                 self.event(Event::Loaded { process, footprint: memory });
             }
             Err(NotReady { reason, out_of_memory }) => {
@@ -476,15 +480,10 @@ impl Actor {
         if peak != live.peak {
             live.peak = peak;
             let (plan, took) = (live.plan.clone(), live.instance.took);
-            self.remember(plan, peak, took);
+            let loader = self.loader.clone();
+            self.runtime.spawn_blocking(move || loader.remember(&plan, peak, took));
             self.event(Event::Measured { process, footprint: peak });
         }
-    }
-
-    /// Writes to disk, which nobody waits for.
-    fn remember(&self, plan: Arc<Plan>, memory: Memory, took: Duration) {
-        let loader = self.loader.clone();
-        self.runtime.spawn_blocking(move || loader.remember(&plan, memory, took));
     }
 
     fn tell_if_drained(&mut self) {
