@@ -17,6 +17,9 @@ use crate::reply::{self, Answer};
 use crate::route::{self, Engines, Models, NoRoute, Pontoon, Route};
 use crate::{infer, logs, manage, openapi};
 
+/// Bytes of a body that are read although its request is refused.
+const REFUSED_BODY: usize = 64 << 10;
+
 /// Answers a request. There is always an answer.
 pub async fn answer(
     shared: Arc<Shared>,
@@ -77,6 +80,9 @@ async fn routed(
     };
     if let (true, Err(why)) = (route.manages(), &manages) {
         log::info!("refused {} {} of {}: {why}", head.method, head.uri.path(), caller.description);
+        // Who is still sending would hear of a broken connection instead of the answer.
+        let rest = Limited::new(body, REFUSED_BODY).collect();
+        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
         return Err(DialectError::new(ErrorKind::Forbidden, why.clone()));
     }
     if manages.is_ok()

@@ -66,12 +66,12 @@ pub fn fails(daemon: &Daemon, arguments: &[&str]) -> String {
 pub fn request(socket: &Path, method: &str, path: &str, body: &str) -> UnixStream {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    write!(
-        stream,
+    // In one piece: who is refused is answered before a second one.
+    let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
-    )
-    .unwrap();
+    );
+    stream.write_all(request.as_bytes()).unwrap();
     stream
 }
 
