@@ -272,6 +272,9 @@ fn engines_as_a_user_of_their_own() {
     let said = answer(&socket, "POST", "/v1/chat/completions", &question("hello", false, 8));
     assert!(said.contains("200 OK"), "{said}");
     ok(&daemon, &["model", "unload", "--all"]);
+    wait_until("it saves its prompts and goes", Duration::from_secs(10), || {
+        ok(&daemon, &["model", "ps", "--json"]).trim() == "[]"
+    });
     assert!(ok(&daemon, &["model", "prune", "--slots"]).starts_with("freed"));
     let disk: Value = serde_json::from_str(&ok(&daemon, &["model", "df", "--json"])).unwrap();
     assert_eq!(disk["slot_caches"], 0, "{disk}");
