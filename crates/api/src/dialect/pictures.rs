@@ -16,11 +16,22 @@ const MAX_PIXELS: u64 = 64_000_000;
 /// Bytes that a PNG file may unpack to for each of its pixels (four channels of 16 bits, and the filters' bytes).
 const PNG_BYTES: u64 = 9;
 
-/// Whether there may be pictures in a request of any dialect. Escapes may hide the word.
+/// What leads engines to a picture, which need not be a `data:` URL: any text in base64 will do, and one that is said to
+/// be sound may be a picture all the same. Escapes may hide the word.
+const LEADS: &[&str] = &[
+    "base64",
+    "\\u",
+    "\"images\"",
+    "image_url",
+    "input_audio",
+    "input_video",
+    "video_url",
+    "multimodal_data",
+];
+
+/// Whether there may be pictures in a request of any dialect.
 pub fn possible(request: &[u8]) -> bool {
-    [b"base64".as_slice(), b"\\u", b"\"images\""]
-        .iter()
-        .any(|word| memchr::memmem::find(request, word).is_some())
+    LEADS.iter().any(|word| memchr::memmem::find(request, word.as_bytes()).is_some())
 }
 
 /// Holds the pictures in `body`, JSON for an engine, against the limit. What is no picture is left to the engine to
@@ -36,10 +47,10 @@ pub fn check(body: &[u8]) -> Result<(), DialectError> {
 
 fn walk(value: &Value, pixels: &mut u64) -> Result<(), DialectError> {
     match value {
-        Value::String(text) => match text.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
-            Some((_, data)) => add(data, pixels),
-            None => Ok(()),
-        },
+        Value::String(text) => {
+            let url = text.strip_prefix("data:").and_then(|rest| rest.split_once(','));
+            add(url.map_or(text, |(_, data)| data), pixels)
+        }
         Value::Array(values) => values.iter().try_for_each(|value| walk(value, pixels)),
         Value::Object(fields) => fields.values().try_for_each(|value| walk(value, pixels)),
         _ => Ok(()),
@@ -155,9 +166,12 @@ mod tests {
         for text in [
             format!(r#"{{"a":"data:image/png;b\u0061se64,{data}"}}"#),
             format!(r#"{{"a":["data:image/png;base64,{data}"]}}"#),
+            format!(r#"{{"image_url":{{"url":"{data}"}}}}"#),
+            format!(r#"{{"input_audio":{{"format":"wav","data":"{data}"}}}}"#),
+            format!(r#"{{"prompt":{{"prompt_string":"x","multimodal_data":["{data}"]}}}}"#),
             format!(r#"{{"a":"data:image/png;base64,{}"}}"#, data.replace('/', "\\/")),
         ] {
-            assert!(check(text.as_bytes()).is_err());
+            assert!(possible(text.as_bytes()) && check(text.as_bytes()).is_err(), "{}", &text[..60]);
         }
     }
 }
