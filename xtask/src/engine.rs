@@ -29,9 +29,9 @@ pub fn llama_server(project: &Project, stages: &mut Stages, pontoon: &Path) -> a
         return Ok(path);
     }
     let mut install = Command::new(pontoon);
-    install.args(["engine", "install", "llama.cpp"]).env("PONTOON_DATA", project.data());
+    install.args(["engine", "install", "--quick", "llama.cpp"]).env("PONTOON_DATA", project.data());
     stages.run(
-        "building llama-server (five to ten minutes, the first time)",
+        "building llama-server (some five minutes on two cores, the first time)",
         Output::Logged,
         &mut install,
     )?;

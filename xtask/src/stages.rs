@@ -91,6 +91,11 @@ impl Stages {
         self.skipped += 1;
     }
 
+    /// A line between two parts of a run.
+    pub fn halfway(&self, what: &str, next: &str) {
+        println!("\n{what}: {} so far; {next}", self.summary());
+    }
+
     /// The last line of a run in which nothing failed.
     pub fn finish(&self, what: &str) {
         println!("\n{what}: {}", self.summary());

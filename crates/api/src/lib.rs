@@ -27,4 +27,4 @@ mod server;
 
 pub use config::{Allowance, Config, Key, Limits, ModelsConfig, Requests, Responses, Tls};
 pub use logs::LogTail;
-pub use server::{Api, Error, Server, serve, start};
+pub use server::{Api, Error, Forwarder, Server, serve, start};

@@ -1,6 +1,7 @@
 //! `pontoon`: the command line. One file per verb; what they do is in the crates below.
 
 mod bench;
+mod cdi;
 mod config;
 mod engine;
 mod gpu;
@@ -46,6 +47,7 @@ enum Verb {
     #[command(subcommand)]
     Bench(bench::Verb),
     Run(run::Arguments),
+    Cdi(cdi::Arguments),
     /// What `serve` starts: not for people
     #[command(subcommand, hide = true)]
     Worker(worker::Verb),
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Ps(arguments) => ps::run(&arguments),
         Verb::Bench(verb) => bench::run(&verb),
         Verb::Run(arguments) => run::run(arguments),
+        Verb::Cdi(arguments) => cdi::run(arguments),
         Verb::Worker(verb) => worker::run(verb),
     };
     match result {

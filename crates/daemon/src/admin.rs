@@ -1,16 +1,22 @@
 //! The admin socket: what the daemon tells its own operator, one JSON question and answer a line.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pontoon_callers::Container;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::forward::{Forward, Forwards};
 use crate::session::Registry;
+
+/// Bytes of a question.
+const MAX_QUESTION: usize = 64 << 10;
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,6 +26,8 @@ pub enum Question {
     Sessions,
     /// The GPUs that workers offer.
     Adapters,
+    /// Serve the model runner on the listener that comes beside this, which is in a container's network.
+    Forward(Forward),
 }
 
 /// An answer.
@@ -30,7 +38,9 @@ pub enum Answer {
     Sessions(Vec<SessionRow>),
     /// The GPUs.
     Adapters(Vec<AdapterRow>),
-    /// The question made no sense.
+    /// What was asked for is done.
+    Done,
+    /// The question made no sense, or cannot be met.
     Error(String),
 }
 
@@ -43,6 +53,12 @@ pub struct SessionRow {
     pub tenant: String,
     /// The caller, for people.
     pub who: String,
+    /// The container that it is in, as far as is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<Container>,
+    /// The policy that is about it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<String>,
     /// Name that the guest program gave itself.
     pub program: String,
     /// `unix`, `unix+arena` or `tcp`.
@@ -101,31 +117,66 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, Error> {
     Ok(listener)
 }
 
+/// What answers come from.
+pub(crate) struct Desk {
+    /// The bridge's sessions.
+    pub registry: Arc<Registry>,
+    /// The model runner in containers' networks, once it runs.
+    pub forwards: OnceLock<Forwards>,
+}
+
 /// Answers questions until the process ends.
-pub(crate) fn serve(listener: UnixListener, registry: &Arc<Registry>) {
+pub(crate) fn serve(listener: UnixListener, desk: &Arc<Desk>) {
     for stream in listener.incoming().flatten() {
-        let registry = registry.clone();
+        let desk = desk.clone();
         let answering = std::thread::Builder::new().name("admin".into());
         let _ = answering.spawn(move || {
             let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
-            if let Err(error) = answer(&stream, &registry) {
+            if let Err(error) = answer(&stream, &desk) {
                 log::debug!("admin connection: {error}");
             }
         });
     }
 }
 
-fn answer(stream: &UnixStream, registry: &Registry) -> std::io::Result<()> {
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    let answer = match serde_json::from_str(&line) {
-        Ok(Question::Sessions) => Answer::Sessions(registry.rows()),
-        Ok(Question::Adapters) => Answer::Adapters(registry.adapters()),
+fn answer(stream: &UnixStream, desk: &Desk) -> std::io::Result<()> {
+    let (line, descriptors) = question(stream)?;
+    let answer = match serde_json::from_slice(&line) {
+        Ok(Question::Sessions) => Answer::Sessions(desk.registry.rows()),
+        Ok(Question::Adapters) => Answer::Adapters(desk.registry.adapters()),
+        Ok(Question::Forward(forward)) => match forwarded(desk, forward, descriptors) {
+            Ok(()) => Answer::Done,
+            Err(message) => Answer::Error(message),
+        },
         Err(error) => Answer::Error(error.to_string()),
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
     (&mut &*stream).write_all(&text)
+}
+
+/// One line and the descriptors beside it.
+fn question(stream: &UnixStream) -> std::io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (mut line, mut descriptors, mut chunk) = (Vec::new(), Vec::new(), [0; 4096]);
+    while !line.ends_with(b"\n") {
+        let (len, more) =
+            pontoon_transport::receive_with_descriptors(stream, &mut chunk).map_err(std::io::Error::other)?;
+        line.extend_from_slice(&chunk[..len]);
+        descriptors.extend(more);
+        if len == 0 || line.len() > MAX_QUESTION {
+            break;
+        }
+    }
+    Ok((line, descriptors))
+}
+
+fn forwarded(desk: &Desk, forward: Forward, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    let forwards = desk
+        .forwards
+        .get()
+        .ok_or("the model runner is not running here (http.enabled), or is still starting")?;
+    let listener = descriptors.into_iter().next().ok_or("no listener came with the question")?;
+    forwards.start(forward, listener)
 }
 
 /// Asks a running daemon.

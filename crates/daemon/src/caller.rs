@@ -1,68 +1,86 @@
-//! Who is calling, as far as the transport can say.
+//! A caller of the bridge: who it is, and what the operator's policies give it.
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use pontoon_callers::{Directory, Facts, Policy, Verdict};
+use pontoon_wire::hello::RefusalKind;
+
+use crate::config::Limits;
 
 /// A caller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Caller {
-    /// Whom limits count for: `uid:1000`, `container:3f2a…`, or the name that goes with a token.
+    /// Whom limits count for: the policy's tenant, else `uid:1000`, `container:3f2a…`, or the name that goes with a
+    /// token.
     pub tenant: String,
-    /// What people read: process, user, container or address.
-    pub description: String,
+    /// What is known of it.
+    pub facts: Facts,
+    /// The policy that is about it.
+    pub policy: Option<Arc<Policy>>,
 }
 
 impl Caller {
-    /// The process at the other end of a unix socket (`SO_PEERCRED`), and its container if it is in one.
+    /// The process at the other end of a unix socket (`SO_PEERCRED`). `device` is the policy whose own socket it is.
     ///
     /// # Errors
-    /// What the system said.
-    pub fn of_unix(socket: &UnixStream) -> std::io::Result<Self> {
-        let credentials = rustix::net::sockopt::socket_peercred(socket)?;
+    /// What to refuse it with.
+    pub fn of_unix(
+        socket: &UnixStream,
+        device: Option<&str>,
+        directory: &Directory,
+    ) -> Result<Self, (RefusalKind, String)> {
+        let credentials = rustix::net::sockopt::socket_peercred(socket).map_err(|error| {
+            (RefusalKind::Unauthorized, format!("the system does not say who is calling: {error}"))
+        })?;
         let (pid, uid) = (credentials.pid.as_raw_nonzero().get(), credentials.uid.as_raw());
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let name = read("comm");
-        let name =
-            if name.trim().is_empty() { "?".into() } else { name.trim().replace(char::is_control, "?") };
-        Ok(match container(&read("cgroup")) {
-            Some(id) => {
-                let short = &id[..12];
-                Self {
-                    tenant: format!("container:{short}"),
-                    description: format!("{name} (pid {pid}, uid {uid}, container {short})"),
-                }
-            }
-            None => {
-                Self { tenant: format!("uid:{uid}"), description: format!("{name} (pid {pid}, uid {uid})") }
-            }
-        })
+        Self::of(directory.of_process(Some(pid), uid, device), directory)
     }
-}
 
-/// The container id in `/proc/PID/cgroup`: 64 hexadecimal digits, as podman, docker, containerd and
-/// CRI-O name their groups, whatever they put around them. The outermost one counts: a container that may
-/// make groups of its own cannot pose as another.
-fn container(cgroup: &str) -> Option<&str> {
-    let is_id = |text: &&str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    cgroup.split(|character: char| !character.is_ascii_alphanumeric()).find(is_id)
-}
+    /// A caller whose facts are known.
+    ///
+    /// # Errors
+    /// What to refuse it with: a policy keeps it out.
+    pub fn of(facts: Facts, directory: &Directory) -> Result<Self, (RefusalKind, String)> {
+        let refuse = |message: String| Err((RefusalKind::Unauthorized, message));
+        let policy = match directory.decide(&facts) {
+            Verdict::Everybodys => None,
+            Verdict::Policy(policy) if policy.bridge => Some(Arc::new(policy.clone())),
+            Verdict::Policy(policy) => {
+                return refuse(format!(
+                    "the host's policy '{}' does not give {} the GPU (policies.bridge)",
+                    policy.name,
+                    facts.describe()
+                ));
+            }
+            Verdict::Stranger(device) => {
+                return refuse(format!(
+                    "this is the socket of the device '{device}', and {} is not among the callers of its policy",
+                    facts.describe()
+                ));
+            }
+        };
+        let tenant =
+            policy.as_ref().and_then(|policy| policy.tenant.clone()).unwrap_or_else(|| facts.tenant());
+        Ok(Self { tenant, facts, policy })
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::container;
-
-    #[test]
-    fn container_ids_are_found_in_every_engines_groups() {
-        let id = "0123456789abcdef".repeat(4);
-        for group in [
-            format!("0::/machine.slice/libpod-{id}.scope/container\n"),
-            format!("12:pids:/docker/{id}\n0::/\n"),
-            format!("0::/system.slice/docker-{id}.scope\n"),
-            format!("0::/kubepods/besteffort/pod1/cri-containerd-{id}.scope"),
-        ] {
-            assert_eq!(container(&group), Some(id.as_str()), "{group}");
+    /// What one of its sessions may use.
+    pub fn limits(&self, all: &Limits) -> Limits {
+        let mut limits = all.clone();
+        if let Some(policy) = &self.policy {
+            let own = &policy.limits;
+            limits.memory_bytes = own.memory_bytes.unwrap_or(limits.memory_bytes);
+            limits.objects = own.objects.unwrap_or(limits.objects);
+            limits.bytes_in_flight = own.bytes_in_flight.unwrap_or(limits.bytes_in_flight);
+            limits.submission_seconds = own.submission_seconds.unwrap_or(limits.submission_seconds);
+            limits.sessions_per_tenant = own.sessions_per_tenant.unwrap_or(limits.sessions_per_tenant);
         }
-        assert_eq!(container("0::/user.slice/user-1000.slice/session-2.scope"), None);
+        limits
+    }
+
+    /// The only adapters that it may see, if its policy says so.
+    pub fn adapter(&self) -> Option<String> {
+        self.policy.as_ref().and_then(|policy| policy.adapter.clone())
     }
 }

@@ -22,6 +22,10 @@ pub struct Config {
     pub models: pontoon_api::ModelsConfig,
     /// Where engines are found.
     pub engines: pontoon_engines::engine::EngineConfig,
+    /// How callers are found out.
+    pub callers: pontoon_callers::CallersConfig,
+    /// What which callers get.
+    pub policies: Vec<pontoon_callers::Policy>,
 }
 
 /// Where guests connect.
@@ -196,6 +200,7 @@ impl Config {
         }
         self.http.check()?;
         self.models.check()?;
+        pontoon_callers::check_policies(&self.policies)?;
         if self.gpu.pool > 64 {
             return Err(format!("gpu.pool is {}, the maximum is 64", self.gpu.pool));
         }

@@ -21,6 +21,8 @@ pub enum Order {
         session: u64,
         /// Its limits.
         limits: Limits,
+        /// Only adapters whose name contains this are offered.
+        adapter: Option<String>,
         /// How the memory is laid out that guest and worker share, if they do. Its descriptor and those
         /// of the two bells come last.
         shared: Option<SharedLayout>,

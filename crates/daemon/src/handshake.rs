@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use pontoon_callers::{Facts, Via};
 use pontoon_wire::event::{Event, Message};
 use pontoon_wire::frame::{self, Header, code};
 use pontoon_wire::hello::{Hello, Refusal, RefusalKind};
@@ -14,6 +15,7 @@ use pontoon_wire::{PROTOCOL_VERSION, Reader, Text};
 
 use crate::caller::Caller;
 use crate::config::Token;
+use crate::listen::Door;
 
 /// A caller's connection.
 #[derive(Debug)]
@@ -87,16 +89,12 @@ impl AsFd for Connection {
 /// Why a caller gets no session, or nothing where it does not even deserve an answer.
 pub type Refused = Option<(RefusalKind, String)>;
 
-/// Hears a caller out, within `patience`.
+/// Hears a caller out, within the door's patience. `device` is the policy whose own socket it came by.
 ///
 /// # Errors
 /// What to refuse it with.
-pub fn greet(
-    connection: &Connection,
-    tokens: &[Token],
-    patience: Duration,
-) -> Result<(Hello, Caller), Refused> {
-    let deadline = Instant::now() + patience;
+pub fn greet(connection: &Connection, device: Option<&str>, door: &Door) -> Result<(Hello, Caller), Refused> {
+    let deadline = Instant::now() + door.patience;
     let malformed = |what: String| {
         Some((
             RefusalKind::Malformed,
@@ -119,12 +117,13 @@ pub fn greet(
         return Err(Some((RefusalKind::Version, message)));
     }
     let caller = match connection {
-        Connection::Unix(socket) => Caller::of_unix(socket).map_err(|error| {
-            Some((RefusalKind::Unauthorized, format!("the system does not say who is calling: {error}")))
-        })?,
-        Connection::Tcp(socket) => by_token(socket, &hello, tokens)?,
+        Connection::Unix(socket) => Caller::of_unix(socket, device, &door.directory),
+        Connection::Tcp(socket) => {
+            let facts = by_token(socket, &hello, &door.tokens)?;
+            Caller::of(facts, &door.directory)
+        }
     };
-    Ok((hello, caller))
+    Ok((hello, caller.map_err(Some)?))
 }
 
 /// A `Hello` of another protocol version may have other fields, but begins with its version.
@@ -150,7 +149,7 @@ fn pontoon_wire_version(body: &[u8]) -> Option<u32> {
     None
 }
 
-fn by_token(socket: &TcpStream, hello: &Hello, tokens: &[Token]) -> Result<Caller, Refused> {
+fn by_token(socket: &TcpStream, hello: &Hello, tokens: &[Token]) -> Result<Facts, Refused> {
     let unauthorized = |message: &str| Err(Some((RefusalKind::Unauthorized, message.to_owned())));
     if hello.token.is_empty() {
         return unauthorized(
@@ -166,8 +165,8 @@ fn by_token(socket: &TcpStream, hello: &Hello, tokens: &[Token]) -> Result<Calle
             "the token is not one of this host's: check PONTOON_TOKEN against its configuration",
         );
     };
-    let address = socket.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
-    Ok(Caller { tenant: token.tenant.clone(), description: format!("{} from {address}", token.tenant) })
+    let Ok(address) = socket.peer_addr() else { return Err(None) };
+    Ok(Facts { via: Via::Tcp(address), token: Some(token.tenant.clone()), ..Facts::default() })
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {

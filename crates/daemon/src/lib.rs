@@ -6,8 +6,10 @@
 
 pub mod admin;
 mod caller;
+pub mod cdi;
 pub mod config;
 mod control;
+pub mod forward;
 mod handshake;
 mod listen;
 pub mod logging;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use pontoon_callers::Directory;
 use pontoon_wire::hello::RefusalKind;
 
 use crate::Error;
@@ -23,6 +24,8 @@ const MAX_GREETINGS: usize = 128;
 pub struct Door {
     /// The sessions.
     pub registry: Arc<Registry>,
+    /// Who callers are, and what they get.
+    pub directory: Arc<Directory>,
     /// Tokens for TCP.
     pub tokens: Vec<Token>,
     /// How long a caller may take to say who it is.
@@ -33,7 +36,7 @@ pub struct Door {
 
 impl Door {
     /// Serves one connection in a thread of its own.
-    fn open(self: &Arc<Self>, connection: Connection) {
+    fn open(self: &Arc<Self>, connection: Connection, device: Option<Arc<str>>) {
         if self.greetings.fetch_add(1, Ordering::Relaxed) >= MAX_GREETINGS {
             self.greetings.fetch_sub(1, Ordering::Relaxed);
             return connection
@@ -42,7 +45,7 @@ impl Door {
         let door = self.clone();
         let guide = std::thread::Builder::new().name("session".into());
         let spawned = guide.spawn(move || {
-            let greeted = greet(&connection, &door.tokens, door.patience);
+            let greeted = greet(&connection, device.as_deref(), &door);
             door.greetings.fetch_sub(1, Ordering::Relaxed);
             match greeted {
                 Ok((hello, caller)) => door.registry.serve(&connection, &hello, &caller),
@@ -58,11 +61,11 @@ impl Door {
         }
     }
 
-    /// Accepts on a unix socket until the process ends.
-    pub fn unix(self: &Arc<Self>, listener: &UnixListener) {
+    /// Accepts on a unix socket until the process ends; `device` is the policy whose own it is.
+    pub fn unix(self: &Arc<Self>, listener: &UnixListener, device: Option<Arc<str>>) {
         loop {
             match listener.accept() {
-                Ok((socket, _)) => self.open(Connection::Unix(socket)),
+                Ok((socket, _)) => self.open(Connection::Unix(socket), device.clone()),
                 Err(error) => pause(&error),
             }
         }
@@ -77,7 +80,7 @@ impl Door {
                     // A peer that vanished without a word is noticed, and its session ended.
                     let _ = rustix::net::sockopt::set_socket_keepalive(&socket, true);
                     let _ = rustix::net::sockopt::set_tcp_keepidle(&socket, Duration::from_secs(30));
-                    self.open(Connection::Tcp(socket));
+                    self.open(Connection::Tcp(socket), None);
                 }
                 Err(error) => pause(&error),
             }

@@ -2,9 +2,11 @@
 //! uses, and its orderly end.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_api::{Api, LogTail, Server};
+use pontoon_callers::Directory;
 use pontoon_engines::engine::{Catalog, EngineConfig};
 use pontoon_engines::instance::Launcher;
 use pontoon_engines::launcher::User;
@@ -12,6 +14,7 @@ use pontoon_engines::{Options, Runner};
 use pontoon_models::Store;
 use tokio::runtime::Runtime;
 
+use crate::forward::Forwards;
 use crate::{Config, Error, paths};
 
 /// How long answers under way may take once the daemon is told to end.
@@ -29,20 +32,31 @@ impl Models {
     ///
     /// # Errors
     /// [`Error::Models`], one sentence; nothing is left behind then.
-    pub fn start(config: &Config, socket: &Path, log: LogTail) -> Result<Self, Error> {
+    pub fn start(
+        config: &Config,
+        socket: &Path,
+        directory: &Arc<Directory>,
+        log: LogTail,
+    ) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("models")
             .enable_all()
             .build()
             .map_err(Error::io("starting the model runner's threads"))?;
-        let (runner, server) = runtime.block_on(begin(config, socket, log)).map_err(Error::Models)?;
+        let (runner, server) =
+            runtime.block_on(begin(config, socket, directory, log)).map_err(Error::Models)?;
         Ok(Self { runtime, runner, server })
     }
 
     /// Where it listens, for people.
     pub fn addresses(&self) -> &[String] {
         self.server.addresses()
+    }
+
+    /// Serves listeners in containers' networks.
+    pub fn forwards(&self) -> Forwards {
+        Forwards::new(self.server.forwarder(), self.runtime.handle().clone())
     }
 
     /// Lets answers end, within limits, saves what engines can save, and ends them.
@@ -56,7 +70,12 @@ impl Models {
     }
 }
 
-async fn begin(config: &Config, socket: &Path, log: LogTail) -> Result<(Runner, Server), String> {
+async fn begin(
+    config: &Config,
+    socket: &Path,
+    directory: &Arc<Directory>,
+    log: LogTail,
+) -> Result<(Runner, Server), String> {
     let folder = config.models.folder.clone().unwrap_or_else(paths::models_folder);
     let store = Store::open(&folder).map_err(|error| {
         format!(
@@ -79,6 +98,11 @@ async fn begin(config: &Config, socket: &Path, log: LogTail) -> Result<(Runner, 
     let runner = Runner::start(options).await.map_err(|error| error.to_string())?;
     let mut http = config.http.clone();
     http.socket.get_or_insert_with(|| paths::models_socket(socket));
+    let mut devices = Vec::new();
+    for policy in config.policies.iter().filter(|policy| policy.device) {
+        let socket = paths::models_socket(&paths::device_socket(socket, &policy.name));
+        devices.push((policy.name.as_str().into(), socket));
+    }
     http.admin.get_or_insert_with(|| paths::models_admin_socket(socket));
     let api = |http: pontoon_api::Config| -> Result<Api, String> {
         Ok(Api {
@@ -88,6 +112,8 @@ async fn begin(config: &Config, socket: &Path, log: LogTail) -> Result<(Runner, 
             registry: config.models.registry(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             log: log.clone(),
+            directory: directory.clone(),
+            devices: devices.clone(),
         })
     };
     let usual = pontoon_api::Config::default().listen;

@@ -18,6 +18,15 @@ pub fn default_socket() -> PathBuf {
     runtime_folder().join("guest/pontoon.sock")
 }
 
+/// The guests' socket of the CDI device `name`: alone in a folder of its own, beside the usual one's.
+pub fn device_socket(guest_socket: &Path, name: &str) -> PathBuf {
+    let folder = guest_socket.parent().unwrap_or(Path::new("."));
+    let mut devices = folder.file_name().unwrap_or_default().to_os_string();
+    devices.push("-devices");
+    let file = guest_socket.file_name().unwrap_or("pontoon.sock".as_ref());
+    folder.with_file_name(devices).join(name).join(file)
+}
+
 /// The admin socket that belongs to a guests' socket: in a private folder beside the guests' folder.
 pub fn admin_socket(guest_socket: &Path) -> PathBuf {
     let folder = guest_socket.parent().unwrap_or(Path::new("."));

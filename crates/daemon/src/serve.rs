@@ -1,17 +1,20 @@
 //! `pontoon serve`: the supervisor.
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pontoon_callers::Directory;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::listen::{self, Door};
 use crate::models::Models;
 use crate::pool::Pool;
 use crate::session::Registry;
-use crate::{Config, Error, admin, logging, paths};
+use crate::{Config, Error, admin, cdi, logging, paths};
 
 /// Runs the supervisor until it is told to end (`SIGINT`, `SIGTERM`).
 ///
@@ -28,13 +31,16 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let tcp = tcp.transpose()?;
     let socket = config.socket();
     let listener = listen::unix(&socket)?;
+    let devices = devices(config, &socket)?;
     let admin_path = paths::admin_socket(&socket);
     let admin_listener = admin::listen(&admin_path)?;
 
     let pool = Pool::start(config.gpu.clone()).map_err(Error::io("starting the pool"))?;
+    let directory = Arc::new(Directory::new(&config.callers, config.policies.clone()));
     let registry = Arc::new(Registry::new(pool, config.limits.clone()));
     let door = Arc::new(Door {
         registry: registry.clone(),
+        directory: directory.clone(),
         tokens: config.listen.tokens.clone(),
         patience: Duration::from_secs(config.limits.handshake_seconds),
         greetings: AtomicUsize::new(0),
@@ -42,30 +48,70 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.into()).spawn(work).map_err(Error::io("starting a thread"))
     };
-    thread("admin", Box::new(move || admin::serve(admin_listener, &registry)))?;
+    let desk = Arc::new(admin::Desk { registry, forwards: OnceLock::new() });
+    let answering = desk.clone();
+    thread("admin", Box::new(move || admin::serve(admin_listener, &answering)))?;
     log::info!("listening on unix:{}", socket.display());
     let unix_door = door.clone();
-    thread("unix", Box::new(move || unix_door.unix(&listener)))?;
+    thread("unix", Box::new(move || unix_door.unix(&listener, None)))?;
+    let mut files = vec![socket.clone(), admin_path];
+    for (name, path, listener) in devices {
+        log::info!("listening on unix:{} for the device '{name}'", path.display());
+        files.push(path);
+        let device_door = door.clone();
+        thread("device", Box::new(move || device_door.unix(&listener, Some(name))))?;
+    }
     if let Some(tcp) = tcp {
         log::info!("listening on tcp:{}", tcp.local_addr().map_err(Error::io("reading the TCP address"))?);
         thread("tcp", Box::new(move || door.tcp(&tcp)))?;
     }
     let models = match config.http.enabled {
-        true => Some(Models::start(config, &socket, logging::tail())?),
+        true => Some(Models::start(config, &socket, &directory, logging::tail())?),
         false => None,
     };
+    if let Some(models) = &models {
+        let _ = desk.forwards.set(models.forwards());
+    }
+    refresh_cdi(config);
     for address in models.iter().flat_map(Models::addresses) {
         log::info!("models on {address}");
     }
     let signal = wait_for_a_signal()?;
     log::info!("ending on signal {signal}");
-    for path in [&socket, &admin_path] {
+    for path in &files {
         let _ = std::fs::remove_file(path);
     }
     if let Some(models) = models {
         models.end();
     }
     Ok(())
+}
+
+/// CDI specifications of this daemon that lie on the host follow its configuration.
+fn refresh_cdi(config: &Config) {
+    let refreshed = std::env::current_exe()
+        .map_err(Error::io("no path of this program"))
+        .and_then(|program| cdi::refresh(config, &program, &cdi::places()));
+    match refreshed {
+        Ok(written) => {
+            for (path, _) in written.iter().filter(|(_, written)| *written == cdi::Written::Replaced) {
+                log::info!("{} follows the configuration", path.display());
+            }
+        }
+        Err(error) => log::warn!("{error}; run `pontoon cdi refresh`"),
+    }
+}
+
+/// The sockets of policies that are CDI devices.
+fn devices(config: &Config, socket: &Path) -> Result<Vec<(Arc<str>, PathBuf, UnixListener)>, Error> {
+    let policies = config.policies.iter().filter(|policy| policy.device);
+    policies
+        .map(|policy| {
+            let path = paths::device_socket(socket, &policy.name);
+            let listener = listen::unix(&path)?;
+            Ok((policy.name.as_str().into(), path, listener))
+        })
+        .collect()
 }
 
 fn wait_for_a_signal() -> Result<i32, Error> {

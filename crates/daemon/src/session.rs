@@ -62,7 +62,7 @@ impl Registry {
     /// Counts a session in, or says which limit is in the way.
     fn admit(&self, hello: &Hello, caller: &Caller, transport: &'static str) -> Result<u64, String> {
         let mut state = self.lock();
-        let Limits { sessions, sessions_per_tenant, .. } = self.limits;
+        let Limits { sessions, sessions_per_tenant, .. } = caller.limits(&self.limits);
         let (last, entries) = &mut *state;
         if entries.len() >= sessions {
             return Err(format!(
@@ -100,8 +100,12 @@ impl Registry {
             Ok(number) => number,
             Err(message) => return connection.refuse(RefusalKind::Busy, &message),
         };
-        log::info!("session {number}: {} over {transport}", caller.description);
-        match self.hand_over(number, connection, shared_memory) {
+        log::info!(
+            "session {number}: {} over {transport}, tenant {}",
+            caller.facts.describe(),
+            caller.tenant
+        );
+        match self.hand_over(number, connection, caller, shared_memory) {
             Ok(worker) => self.see_out(number, worker, connection),
             Err(message) => {
                 connection.refuse(RefusalKind::Unavailable, &message);
@@ -116,12 +120,12 @@ impl Registry {
         &self,
         session: u64,
         connection: &Connection,
+        caller: &Caller,
         shared_memory: bool,
     ) -> Result<Worker, String> {
+        let limits = caller.limits(&self.limits);
         let memory = match shared_memory {
-            true => {
-                Some(Memory::create(&self.limits).map_err(|error| format!("no memory to share: {error}"))?)
-            }
+            true => Some(Memory::create(&limits).map_err(|error| format!("no memory to share: {error}"))?),
             false => None,
         };
         if let Some(memory) = &memory {
@@ -134,7 +138,8 @@ impl Registry {
                 Page::create().map_err(|error| format!("no memory for the session's accounts: {error}"))?;
             let order = Order::Serve {
                 session,
-                limits: self.limits.clone(),
+                limits: limits.clone(),
+                adapter: caller.adapter(),
                 shared: memory.as_ref().map(|memory| memory.layout),
                 tcp: connection.is_tcp(),
             };
@@ -232,7 +237,9 @@ fn row(session: u64, entry: &Entry) -> SessionRow {
     SessionRow {
         session,
         tenant: entry.caller.tenant.clone(),
-        who: entry.caller.description.clone(),
+        who: entry.caller.facts.describe(),
+        container: entry.caller.facts.container.clone(),
+        policy: entry.caller.policy.as_ref().map(|policy| policy.name.clone()),
         program: entry.program.clone(),
         transport: entry.transport.to_owned(),
         worker,

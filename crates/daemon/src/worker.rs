@@ -162,9 +162,23 @@ fn no_adapter(found: &[AdapterRow]) -> String {
 type Over = (String, bool);
 
 /// Serves the session to its end, which is the process's end too: returns only where it could not begin.
-fn serve(host: Host, order: Order, descriptors: Vec<OwnedFd>, control: &OwnedFd) -> Result<Infallible, Over> {
-    let Order::Serve { session, limits, shared, tcp } = order;
+fn serve(
+    mut host: Host,
+    order: Order,
+    descriptors: Vec<OwnedFd>,
+    control: &OwnedFd,
+) -> Result<Infallible, Over> {
+    let Order::Serve { session, limits, adapter, shared, tcp } = order;
     let untold = |error: String| (error, false);
+    if let Some(wanted) = &adapter {
+        let wanted_lower = wanted.to_lowercase();
+        host.retain(|info| info.name.to_lowercase().contains(&wanted_lower));
+        if host.adapters().is_empty() {
+            return Err(untold(format!(
+                "the host's policy offers adapters named '{wanted}', and there is none"
+            )));
+        }
+    }
     let mut descriptors = descriptors.into_iter();
     let (Some(connection), Some(accounts)) = (descriptors.next(), descriptors.next()) else {
         return Err(untold("the supervisor passed no connection".into()));

@@ -15,6 +15,7 @@
 //!   dead; read-only, because connecting needs no more.
 
 mod bubblewrap;
+mod cdi;
 mod engine;
 mod error;
 mod oci;
@@ -24,6 +25,7 @@ mod request;
 use std::ffi::OsString;
 
 pub use bubblewrap::mount_points;
+pub use cdi::{ALL, CdiCommon, CdiDevice, KIND, MODELS_PORT, cdi_spec};
 pub use engine::{Engine, choose_engine};
 pub use error::WiringError;
 pub use parse::{parse_env, parse_image, parse_mount};

@@ -136,7 +136,7 @@ impl GpuAccess {
 }
 
 /// Folders that always hold other programs' files.
-fn is_shared_folder(folder: &Path) -> bool {
+pub(crate) fn is_shared_folder(folder: &Path) -> bool {
     const SHARED: [&str; 6] = ["/", "/run", "/tmp", "/var/run", "/var/tmp", "/dev/shm"];
     SHARED.iter().any(|shared| folder == Path::new(shared))
         || folder.parent() == Some(Path::new("/run/user"))

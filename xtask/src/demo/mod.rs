@@ -23,8 +23,6 @@ pub fn run(project: &Project, with_burn: bool) -> anyhow::Result<()> {
     let mut stages = Stages::new(project)?;
     stages.step("system packages", packages::install_missing)?;
     let programs = build::all(project, &mut stages)?;
-    let llama_server = engine::llama_server(project, &mut stages, &programs.pontoon())?;
-    let minilm = engine::minilm(project, &mut stages)?;
     let driver = Driver::find();
     let folders = Folders::new(project)?;
     // Before everything that lies in it, so that it goes last.
@@ -32,7 +30,7 @@ pub fn run(project: &Project, with_burn: bool) -> anyhow::Result<()> {
 
     let host = stages.step("pontoon serve, on the host", || {
         println!("   {}", driver.sentence());
-        serve::start(&programs, &driver, scratch.path(), &folders.out, Some(&llama_server))
+        serve::start(&programs, &driver, scratch.path(), &folders.out, None)
     })?;
     let guest = stages.step("a container with neither GPU nor network", || {
         let guest = container::prepare(&programs, scratch.path())?;
@@ -49,12 +47,21 @@ pub fn run(project: &Project, with_burn: bool) -> anyhow::Result<()> {
     if with_burn {
         burn::run(project, &mut stages, &host)?;
     }
-    stages.step("two models", || models::package(project, &host, &minilm))?;
+    stages.step("comparison", || compare::report(&rows, &folders))?;
+    stages.halfway("the GPU in a container", "models come next");
+    drop(host);
+
+    let llama_server = engine::llama_server(project, &mut stages, &programs.pontoon())?;
+    let minilm = engine::minilm(project, &mut stages)?;
+    let host = stages.step("two models", || {
+        let host = serve::start(&programs, &driver, scratch.path(), &folders.out, Some(&llama_server))?;
+        models::package(project, &host, &minilm)?;
+        Ok(host)
+    })?;
     stages.step("a chat, streamed to curl in the container", || models::chat(&guest, &host))?;
     stages.step("an embedding search from the container", || {
         models::search(project, &guest, &host, &folders.container)
     })?;
-    stages.step("comparison", || compare::report(&rows, &folders))?;
     stages.finish("demo");
     Ok(())
 }

@@ -54,7 +54,8 @@ impl Drop for Host {
     }
 }
 
-/// Starts the daemon with a socket in a folder of its own, since guests get to see that folder.
+/// Starts the daemon with a socket in a folder of its own, since guests get to see that folder. Started again, it
+/// keeps the folder and goes on with the log.
 pub fn start(
     programs: &Programs,
     driver: &Driver,
@@ -63,10 +64,14 @@ pub fn start(
     llama_server: Option<&Path>,
 ) -> anyhow::Result<Host> {
     let folder = scratch.join("guest");
-    fs::create_dir(&folder).context("cannot make a folder for the socket")?;
+    fs::create_dir_all(&folder).context("cannot make a folder for the socket")?;
     let socket = folder.join("pontoon.sock");
     let log = out.join("serve.log");
-    let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let output = File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .with_context(|| format!("cannot write {}", log.display()))?;
     let data = scratch.join("data");
     let mut command = Command::new(programs.pontoon());
     // The port may be another runner's: the demo's clients use the socket.

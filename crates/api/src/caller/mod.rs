@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and whether it may manage models.
+//! Who is at the other end of a connection, what it may use, and whether it may manage models.
 
 mod process;
 mod tcp;
@@ -6,15 +6,18 @@ mod tcp;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pontoon_callers::{Directory, Facts, Policy, Verdict, Via};
 use tokio::sync::OnceCell;
 
 /// Where a connection came in, as the listener knows it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The operator's socket.
     Admin,
-    /// The guests' socket.
+    /// A socket of the guests': the usual one or a device's.
     Guest,
+    /// A listener in a container's own network.
+    Forwarded,
     /// TCP on loopback: our address and the peer's.
     Loopback(SocketAddr, SocketAddr),
     /// TLS, from anywhere.
@@ -22,18 +25,47 @@ pub enum Origin {
 }
 
 /// Whom a request counts for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Caller {
-    /// `container:3f2a…`, `uid:1000`, `loopback`, or the tenant of a key.
+    /// `container:3f2a…`, `uid:1000`, `loopback`, or the tenant of a policy or key.
     pub id: Arc<str>,
     /// What people read.
     pub description: Arc<str>,
+    /// The policy that is about it.
+    pub policy: Option<Arc<Policy>>,
 }
 
 impl Caller {
-    /// The caller that a key, or an operator's word, stands for.
+    /// The caller that an operator's word stands for.
     pub fn named(tenant: &str) -> Self {
-        Self { id: tenant.into(), description: tenant.into() }
+        Self { id: tenant.into(), description: tenant.into(), policy: None }
+    }
+
+    /// A caller whose facts are known.
+    ///
+    /// # Errors
+    /// The sentence for the caller: a policy keeps it out.
+    pub fn of(facts: &Facts, directory: &Directory) -> Result<Self, String> {
+        let policy = match directory.decide(facts) {
+            Verdict::Everybodys => None,
+            Verdict::Policy(policy) if policy.models => Some(Arc::new(policy.clone())),
+            Verdict::Policy(policy) => {
+                return Err(format!(
+                    "the host's policy '{}' does not give {} the model runner (policies.models)",
+                    policy.name,
+                    facts.describe()
+                ));
+            }
+            Verdict::Stranger(device) => {
+                return Err(format!(
+                    "this is the socket of the device '{device}', and {} is not among the callers of its policy",
+                    facts.describe()
+                ));
+            }
+        };
+        let tenant =
+            policy.as_ref().and_then(|policy| policy.tenant.clone()).unwrap_or_else(|| facts.tenant());
+        Ok(Self { id: tenant.into(), description: facts.describe().into(), policy })
     }
 }
 
@@ -43,23 +75,46 @@ pub struct Peer {
     origin: Origin,
     /// Process and user of a unix socket's other end.
     credentials: Option<(Option<i32>, u32)>,
-    caller: OnceCell<Caller>,
+    /// The container in whose network the connection was accepted.
+    container: Option<Arc<str>>,
+    /// The policy by whose own socket it came.
+    device: Option<Arc<str>>,
+    facts: OnceCell<Facts>,
+    caller: OnceCell<Result<Caller, String>>,
     manages: OnceCell<Result<(), String>>,
 }
 
 impl Peer {
     /// The other end of a TCP connection.
     pub fn of_tcp(origin: Origin) -> Self {
-        Self { origin, credentials: None, caller: OnceCell::new(), manages: OnceCell::new() }
+        Self {
+            origin,
+            credentials: None,
+            container: None,
+            device: None,
+            facts: OnceCell::new(),
+            caller: OnceCell::new(),
+            manages: OnceCell::new(),
+        }
     }
 
-    /// The other end of a unix socket.
+    /// The other end of a unix socket; `device` is the policy whose own it is.
     ///
     /// # Errors
     /// What the system said.
-    pub fn of_unix(origin: Origin, stream: &tokio::net::UnixStream) -> std::io::Result<Self> {
+    pub fn of_unix(
+        origin: Origin,
+        device: Option<Arc<str>>,
+        stream: &tokio::net::UnixStream,
+    ) -> std::io::Result<Self> {
         let credentials = stream.peer_cred()?;
-        Ok(Self { credentials: Some((credentials.pid(), credentials.uid())), ..Self::of_tcp(origin) })
+        let credentials = Some((credentials.pid(), credentials.uid()));
+        Ok(Self { credentials, device, ..Self::of_tcp(origin) })
+    }
+
+    /// The other end of a connection in a container's own network.
+    pub fn of_container(id: Arc<str>, device: Option<Arc<str>>) -> Self {
+        Self { container: Some(id), device, ..Self::of_tcp(Origin::Forwarded) }
     }
 
     /// Where the connection came in.
@@ -67,26 +122,35 @@ impl Peer {
         self.origin
     }
 
-    /// The caller, as far as the connection itself tells.
-    pub async fn caller(&self) -> Caller {
-        self.caller.get_or_init(|| async { self.find_caller() }).await.clone()
+    /// What is known of the other end, as far as the connection itself tells.
+    pub async fn facts(&self, directory: &Arc<Directory>) -> &Facts {
+        let find = || async {
+            let (origin, credentials) = (self.origin, self.credentials);
+            let (container, device) = (self.container.clone(), self.device.clone());
+            let directory = directory.clone();
+            // A container's engine may be asked, which must not hold up an event loop.
+            let foreign = matches!(credentials, Some((Some(pid), _)) if pontoon_callers::foreign_container(pid).is_some());
+            let slow = foreign || container.is_some() || !directory.policies().is_empty();
+            let look =
+                move || find_facts(origin, credentials, container.as_deref(), device.as_deref(), &directory);
+            match slow {
+                false => look(),
+                true => tokio::task::spawn_blocking(look).await.unwrap_or_default(),
+            }
+        };
+        self.facts.get_or_init(find).await
     }
 
-    fn find_caller(&self) -> Caller {
-        if let Some((pid, uid)) = self.credentials {
-            return process::caller(pid, uid);
-        }
-        match self.origin {
-            Origin::Remote(address) => {
-                let text = format!("remote:{}", address.ip());
-                Caller { id: text.as_str().into(), description: text.into() }
-            }
-            Origin::Loopback(ours, theirs) => match tcp::owner(ours, theirs) {
-                Some(owner) => Caller::named(&format!("uid:{}", owner.uid)),
-                None => Caller::named("loopback"),
-            },
-            Origin::Admin | Origin::Guest => Caller::named("local"),
-        }
+    /// The caller, as far as the connection itself tells.
+    ///
+    /// # Errors
+    /// The sentence for the caller: a policy keeps it out.
+    pub async fn caller(&self, directory: &Arc<Directory>) -> Result<Caller, String> {
+        let facts = self.facts(directory).await;
+        let find = || async {
+            if self.origin == Origin::Admin { Ok(operator(facts)) } else { Caller::of(facts, directory) }
+        };
+        self.caller.get_or_init(find).await.clone()
     }
 
     /// Whether this connection may manage models.
@@ -96,7 +160,7 @@ impl Peer {
     pub async fn may_manage(&self) -> Result<(), String> {
         match self.origin {
             Origin::Admin => Ok(()),
-            Origin::Guest => {
+            Origin::Guest | Origin::Forwarded => {
                 Err("this socket is for inference; manage models on the host, with `pontoon model` \
                                   or on the admin socket"
                     .into())
@@ -112,5 +176,40 @@ impl Peer {
                 self.manages.get_or_init(look).await.clone()
             }
         }
+    }
+}
+
+/// Policies are not about the operator.
+fn operator(facts: &Facts) -> Caller {
+    Caller { id: facts.tenant().into(), description: facts.describe().into(), policy: None }
+}
+
+fn find_facts(
+    origin: Origin,
+    credentials: Option<(Option<i32>, u32)>,
+    container: Option<&str>,
+    device: Option<&str>,
+    directory: &Directory,
+) -> Facts {
+    if let Some((pid, uid)) = credentials {
+        return directory.of_process(pid, uid, device);
+    }
+    if let Some(id) = container {
+        return directory.of_container(id, device);
+    }
+    match origin {
+        Origin::Remote(address) => Facts { via: Via::Tcp(address), ..Facts::default() },
+        Origin::Loopback(ours, theirs) => {
+            let via = Via::Tcp(theirs);
+            let Some(owner) = tcp::owner(ours, theirs) else { return Facts { via, ..Facts::default() } };
+            // Policies may be about containers, also about those that share the host's network; without policies
+            // the user is enough, and a search through all processes is saved.
+            if directory.policies().is_empty() {
+                return Facts { via, uid: Some(owner.uid), ..Facts::default() };
+            }
+            let holder = process::holders(owner.inode).first().copied();
+            Facts { via, ..directory.of_process(holder, owner.uid, None) }
+        }
+        Origin::Admin | Origin::Guest | Origin::Forwarded => Facts::default(),
     }
 }

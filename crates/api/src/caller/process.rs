@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{Caller, tcp};
+use super::tcp;
 
 /// Programs that carry connections of guests into the host's loopback. Whoever they are run by, what
 /// arrives through them is not the operator's.
@@ -21,27 +21,6 @@ const CARRIERS: [&str; 12] = [
     "vhost-user-vsock",
     "vhost-device-vsock",
 ];
-
-/// The caller at the other end of a unix socket.
-pub fn caller(pid: Option<i32>, uid: u32) -> Caller {
-    let Some(pid) = pid.filter(|pid| *pid > 0) else {
-        // A process outside our pid namespace: a user is all that can be told.
-        return Caller { id: format!("uid:{uid}").into(), description: format!("uid {uid}").into() };
-    };
-    let name = read(pid, "comm");
-    let name = if name.trim().is_empty() { "?".into() } else { name.trim().replace(char::is_control, "?") };
-    match foreign_container(&read(pid, "cgroup")) {
-        Some(id) => {
-            let short = &id[..12];
-            let description = format!("{name} (pid {pid}, uid {uid}, container {short})");
-            Caller { id: format!("container:{short}").into(), description: description.into() }
-        }
-        None => Caller {
-            id: format!("uid:{uid}").into(),
-            description: format!("{name} (pid {pid}, uid {uid})").into(),
-        },
-    }
-}
 
 /// Whether the process behind a loopback connection is the operator's own, outside any container.
 ///
@@ -70,7 +49,7 @@ pub fn may_manage(ours: SocketAddr, theirs: SocketAddr) -> Result<(), String> {
 }
 
 /// The processes that hold a socket.
-fn holders(inode: u64) -> Vec<i32> {
+pub fn holders(inode: u64) -> Vec<i32> {
     let wanted = format!("socket:[{inode}]");
     let holds = |pid: &i32| {
         let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
@@ -90,7 +69,7 @@ fn operators_own(pid: i32) -> Result<(), String> {
             return Err(format!("process {pid} is in a container ({kind} namespace of its own)"));
         }
     }
-    if let Some(id) = foreign_container(&read(pid, "cgroup")) {
+    if let Some(id) = pontoon_callers::foreign_container(pid) {
         return Err(format!("process {pid} is in container {}", &id[..12]));
     }
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
@@ -101,42 +80,11 @@ fn operators_own(pid: i32) -> Result<(), String> {
     Ok(())
 }
 
-/// The container of a process, unless it is the one that pontoon itself is in.
-fn foreign_container(cgroup: &str) -> Option<String> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let id = container(cgroup)?;
-    (container(&own) != Some(id)).then(|| id.to_owned())
-}
-
-/// The container id in `/proc/PID/cgroup`: 64 hexadecimal digits, as podman, docker, containerd and CRI-O
-/// name their groups. The outermost one counts: a container that may make groups cannot pose as another.
-fn container(cgroup: &str) -> Option<&str> {
-    let is_id = |text: &&str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    cgroup.split(|character: char| !character.is_ascii_alphanumeric()).find(is_id)
-}
-
-fn read(pid: i32, file: &str) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-
-    #[test]
-    fn container_ids_are_found_whatever_surrounds_them() {
-        let id = "0123456789abcdef".repeat(4);
-        for group in [
-            format!("0::/machine.slice/libpod-{id}.scope/container\n"),
-            format!("12:pids:/docker/{id}\n0::/\n"),
-            format!("0::/kubepods/pod1/cri-containerd-{id}.scope"),
-        ] {
-            assert_eq!(container(&group), Some(id.as_str()), "{group}");
-        }
-        assert_eq!(container("0::/user.slice/user-1000.slice/session-2.scope"), None);
-    }
 
     #[test]
     fn our_own_connection_may_manage() {

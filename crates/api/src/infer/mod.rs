@@ -40,14 +40,18 @@ const USUAL_ANSWER: u32 = 256;
 pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
     let shared = &ask.shared;
     let admit = || {
-        shared.rates.admit(&ask.caller.id, ask.started).map_err(|exceeded| {
+        let mut turn = shared.rates.admit(&ask.caller.id, ask.started).map_err(|exceeded| {
             DialectError::new(ErrorKind::QueueFull, exceeded.message).with_retry_after(exceeded.retry_after)
-        })
+        })?;
+        let weight = ask.caller.policy.as_ref().and_then(|policy| policy.weight);
+        turn.weight = weight.unwrap_or(turn.weight);
+        Ok(turn)
     };
     if ask.headers.get("x-preload-only").is_some_and(|value| value == "true") {
         return preload(ask, &body, admit()?).await;
     }
     let call = Arc::new(understand(ask, endpoint, &body).await?);
+    permitted(ask, &call.model).await?;
     let turn = admit()?;
     let mut account = Account::open(shared.clone(), endpoint, turn, ask.started, record(ask, &body));
     drop(body);
@@ -77,6 +81,22 @@ pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
         }
     };
     Ok(ignored(answer, &call))
+}
+
+/// Whether the caller's policy gives it the model, by any of the model's names.
+async fn permitted(ask: &Ask, name: &str) -> Result<(), DialectError> {
+    let Some(policy) = ask.caller.policy.as_ref().filter(|policy| policy.allowed_models.is_some()) else {
+        return Ok(());
+    };
+    let model = crate::manage::resolve(&ask.shared, name).await?;
+    match crate::manage::cards::allowed(policy, &model) {
+        true => Ok(()),
+        false => {
+            let name = model.display_name();
+            let message = format!("the host's policy '{}' does not give you the model {name}", policy.name);
+            Err(DialectError::new(ErrorKind::Forbidden, message))
+        }
+    }
 }
 
 /// What the request asks for.
@@ -321,6 +341,7 @@ async fn preload(ask: &Ask, body: &Bytes, turn: Turn) -> Answer {
         })
     })
     .await?;
+    permitted(ask, &model).await?;
     let request = engines::Request {
         model,
         caller: engines::Caller { id: ask.caller.id.to_string(), weight: turn.weight },

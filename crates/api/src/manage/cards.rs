@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use pontoon_callers::Policy;
 use pontoon_models::check::Mode;
 use pontoon_models::{Digest, Error, Facts, Format, Model, Role, Store};
 
@@ -35,10 +36,25 @@ impl Cards {
         card(model, facts.unwrap_or_default())
     }
 
-    /// The cards of all models, under each of their names.
-    fn all(&self, store: &Store) -> Result<Vec<ModelCard>, Error> {
+    /// The cards of the models that a policy gives.
+    fn all(&self, store: &Store, policy: Option<&Policy>) -> Result<Vec<ModelCard>, Error> {
         let models = store.list()?;
-        Ok(models.iter().map(|model| self.of(store, model)).collect())
+        let given = models.iter().filter(|model| policy.is_none_or(|policy| allowed(policy, model)));
+        Ok(given.map(|model| self.of(store, model)).collect())
+    }
+}
+
+/// Whether a policy gives a model, by any of its names: whole, without the usual registry, without the tag.
+pub fn allowed(policy: &Policy, model: &Model) -> bool {
+    let names: Vec<String> =
+        model.names.iter().flat_map(|name| [name.to_string(), name.familiar()]).collect();
+    policy.allows_model(names.iter().flat_map(|name| [name.as_str(), without_tag(name)]))
+}
+
+fn without_tag(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((rest, tag)) if !tag.contains('/') => rest,
+        _ => name,
     }
 }
 
@@ -92,13 +108,13 @@ fn capabilities(model: &Model, facts: &Facts) -> Vec<Capability> {
     all
 }
 
-/// All cards.
+/// The cards of all models that the caller may use.
 ///
 /// # Errors
 /// The store's.
-pub async fn all(shared: &Shared) -> Result<Vec<ModelCard>, DialectError> {
-    let cards = shared.cards.clone();
-    blocking(&shared.store, move |store| cards.all(store)).await
+pub async fn all(ask: &Ask) -> Result<Vec<ModelCard>, DialectError> {
+    let (cards, policy) = (ask.shared.cards.clone(), ask.caller.policy.clone());
+    blocking(&ask.shared.store, move |store| cards.all(store, policy.as_deref())).await
 }
 
 /// The card of a model by any of its names, and the model.
@@ -119,7 +135,7 @@ pub async fn answer(ask: &Ask, dialect: Dialect, name: Option<String>) -> Answer
     // Both dialects have the same path; Anthropic's clients send a header.
     let anthropics = dialect == Dialect::Anthropic || ask.headers.contains_key("anthropic-version");
     let Some(name) = name else {
-        let cards = all(&ask.shared).await?;
+        let cards = all(ask).await?;
         return reply::written(if anthropics { anthropic::models(&cards) } else { openai::models(&cards) });
     };
     let (card, _) = one(&ask.shared, &name).await?;

@@ -23,7 +23,7 @@ const MAX_TEXT: u64 = 256 << 10;
 pub async fn answer(ask: &Ask, ollama: Ollama, body: Bytes) -> Answer {
     match ollama {
         Ollama::Version => reply::written(ollama::version(&ask.shared.version)),
-        Ollama::Tags => reply::written(ollama::tags(&cards::all(&ask.shared).await?)),
+        Ollama::Tags => reply::written(ollama::tags(&cards::all(ask).await?)),
         Ollama::Ps => ps(&ask.shared).await,
         Ollama::Show => show(ask, &ollama::manage(Manage::Show, &body)?.model).await,
         Ollama::Pull => {

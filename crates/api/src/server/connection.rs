@@ -109,8 +109,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let busy = phase.busy();
         let (shared, peer, places, place) = (shared.clone(), peer.clone(), places.clone(), place.clone());
         async move {
-            let caller = peer.caller().await;
-            let placed: &Option<Place> = place.get_or_init(|| async { places.of(&caller.id) }).await;
+            // Who is kept out by a policy is told so by the gate, and has places like everybody.
+            let tenant = peer.facts(&shared.directory).await.tenant().into();
+            let placed: &Option<Place> = place.get_or_init(|| async { places.of(&tenant) }).await;
             let mut answer = match placed {
                 Some(_) => handle::answer(shared, peer, request).await,
                 None => handle::crowded(&shared, request.uri().path(), limits.connections_per_caller),

@@ -4,6 +4,8 @@
 use hyper::header::{HOST, ORIGIN};
 use hyper::{HeaderMap, Uri};
 
+use pontoon_callers::Facts;
+
 use super::Shared;
 use crate::caller::{Caller, Origin, Peer};
 use crate::dialect::{DialectError, ErrorKind};
@@ -32,7 +34,7 @@ pub fn check_source(
     uri: &Uri,
 ) -> Result<(), DialectError> {
     let forbidden = |message: String| Err(DialectError::new(ErrorKind::Forbidden, message));
-    if matches!(peer.origin(), Origin::Loopback(..)) {
+    if matches!(peer.origin(), Origin::Loopback(..) | Origin::Forwarded) {
         let header = headers.get(HOST).map(|host| host.to_str().unwrap_or("?"));
         for host in [header, uri.authority().map(|authority| authority.as_str())].into_iter().flatten() {
             let name = without_port(host).to_ascii_lowercase();
@@ -65,16 +67,19 @@ pub fn check_source(
 /// The caller of a request: its key's, else its connection's.
 ///
 /// # Errors
-/// [`ErrorKind::Unauthorized`] where a key is needed.
+/// [`ErrorKind::Unauthorized`] where a key is needed, [`ErrorKind::Forbidden`] where a policy keeps the caller out.
 pub async fn identify(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Result<Caller, DialectError> {
     let presented = shared.keys.presented(headers);
     let needed = match peer.origin() {
         Origin::Remote(_) => true,
         Origin::Admin => false,
-        Origin::Guest | Origin::Loopback(..) => shared.config.require_keys,
+        Origin::Guest | Origin::Forwarded | Origin::Loopback(..) => shared.config.require_keys,
     };
     match presented {
-        Presented::Tenant(tenant) => Ok(Caller::named(tenant)),
+        Presented::Tenant(tenant) => {
+            let facts = peer.facts(&shared.directory).await.clone();
+            Caller::of(&Facts { token: Some(tenant.to_owned()), ..facts }, &shared.directory).map_err(closed)
+        }
         Presented::Nothing if needed => {
             let message = "this server wants a key: send 'Authorization: Bearer KEY' or 'x-api-key: KEY'";
             Err(DialectError::new(ErrorKind::Unauthorized, message))
@@ -84,8 +89,12 @@ pub async fn identify(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Resu
             "this key is not known here; ask the operator for one",
         )),
         // Clients of local servers must often send some key; theirs means nothing.
-        Presented::Nothing | Presented::Unknown => Ok(peer.caller().await),
+        Presented::Nothing | Presented::Unknown => peer.caller(&shared.directory).await.map_err(closed),
     }
+}
+
+fn closed(message: String) -> DialectError {
+    DialectError::new(ErrorKind::Forbidden, message)
 }
 
 /// Whether a request may manage models. Pages in a browser may not, whoever runs the browser.

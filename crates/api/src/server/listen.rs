@@ -22,8 +22,10 @@ use crate::config::{Config, Tls};
 pub enum Listener {
     /// TCP on loopback.
     Loopback(TcpListener, SocketAddr),
-    /// The guests' socket.
-    Guest(UnixListener, PathBuf),
+    /// The guests' socket, or that of a device, which is named.
+    Guest(UnixListener, PathBuf, Option<Arc<str>>),
+    /// A listener in a container's own network; the container, and the device that it was given.
+    Forwarded(TcpListener, Arc<str>, Option<Arc<str>>),
     /// The operator's socket.
     Admin(UnixListener, PathBuf),
     /// TLS.
@@ -34,7 +36,7 @@ pub enum Listener {
 ///
 /// # Errors
 /// [`Error`]. A loopback address of a family that the host does not have is left out, if another is there.
-pub async fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
+pub async fn bind(config: &Config, devices: &[(Arc<str>, PathBuf)]) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     for address in &config.listen {
         match tcp(*address).await {
@@ -48,7 +50,10 @@ pub async fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
         }
     }
     if let Some(path) = &config.socket {
-        listeners.push(Listener::Guest(unix(path, 0o666, None)?, path.clone()));
+        listeners.push(Listener::Guest(unix(path, 0o666, None)?, path.clone(), None));
+    }
+    for (device, path) in devices {
+        listeners.push(Listener::Guest(unix(path, 0o666, None)?, path.clone(), Some(device.clone())));
     }
     if let Some(path) = &config.admin {
         listeners.push(Listener::Admin(unix(path, 0o600, Some(0o700))?, path.clone()));
@@ -133,7 +138,8 @@ impl Listener {
     pub fn address(&self) -> String {
         match self {
             Self::Loopback(_, address) => format!("http://{address}"),
-            Self::Guest(_, path) | Self::Admin(_, path) => format!("unix:{}", path.display()),
+            Self::Guest(_, path, _) | Self::Admin(_, path) => format!("unix:{}", path.display()),
+            Self::Forwarded(_, container, _) => format!("the network of container {container}"),
             Self::Remote(_, address, _) => format!("https://{address}"),
         }
     }
@@ -141,7 +147,7 @@ impl Listener {
     /// The file to remove at the end.
     pub fn file(&self) -> Option<PathBuf> {
         match self {
-            Self::Guest(_, path) | Self::Admin(_, path) => Some(path.clone()),
+            Self::Guest(_, path, _) | Self::Admin(_, path) => Some(path.clone()),
             _ => None,
         }
     }
@@ -153,13 +159,23 @@ impl Listener {
             let accepted = match &self {
                 Self::Loopback(listener, ours) => {
                     let ours = *ours;
-                    listener.accept().await.and_then(|(stream, theirs)| plain(stream, ours, theirs, handles))
+                    listener.accept().await.and_then(|(stream, theirs)| {
+                        let ours = stream.local_addr().unwrap_or(ours);
+                        plain(stream, Peer::of_tcp(Origin::Loopback(ours, theirs)), handles)
+                    })
                 }
-                Self::Guest(listener, _) => {
-                    listener.accept().await.and_then(|(stream, _)| local(stream, Origin::Guest, handles))
-                }
-                Self::Admin(listener, _) => {
-                    listener.accept().await.and_then(|(stream, _)| local(stream, Origin::Admin, handles))
+                Self::Guest(listener, _, device) => listener.accept().await.and_then(|(stream, _)| {
+                    let peer = Peer::of_unix(Origin::Guest, device.clone(), &stream)?;
+                    local(stream, peer, handles)
+                }),
+                Self::Admin(listener, _) => listener.accept().await.and_then(|(stream, _)| {
+                    let peer = Peer::of_unix(Origin::Admin, None, &stream)?;
+                    local(stream, peer, handles)
+                }),
+                Self::Forwarded(listener, container, device) => {
+                    listener.accept().await.and_then(|(stream, _)| {
+                        plain(stream, Peer::of_container(container.clone(), device.clone()), handles)
+                    })
                 }
                 Self::Remote(listener, _, acceptor) => listener
                     .accept()
@@ -184,11 +200,10 @@ pub struct Handles {
     pub stopped: watch::Receiver<bool>,
 }
 
-fn plain(stream: TcpStream, ours: SocketAddr, theirs: SocketAddr, handles: Handles) -> std::io::Result<()> {
+fn plain(stream: TcpStream, peer: Peer, handles: Handles) -> std::io::Result<()> {
     let Some(place) = handles.places.take() else { return full() };
     let _ = stream.set_nodelay(true);
-    let ours = stream.local_addr().unwrap_or(ours);
-    let peer = Arc::new(Peer::of_tcp(Origin::Loopback(ours, theirs)));
+    let peer = Arc::new(peer);
     let stream = stream.into_std()?;
     handles.lanes.clone().spawn(async move {
         if let Some(stream) = taken_over(TcpStream::from_std(stream)) {
@@ -199,8 +214,8 @@ fn plain(stream: TcpStream, ours: SocketAddr, theirs: SocketAddr, handles: Handl
     Ok(())
 }
 
-fn local(stream: UnixStream, origin: Origin, handles: Handles) -> std::io::Result<()> {
-    let peer = Arc::new(Peer::of_unix(origin, &stream)?);
+fn local(stream: UnixStream, peer: Peer, handles: Handles) -> std::io::Result<()> {
+    let peer = Arc::new(peer);
     let Some(place) = handles.places.take() else { return full() };
     let stream = stream.into_std()?;
     handles.lanes.clone().spawn(async move {

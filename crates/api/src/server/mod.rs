@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper::HeaderMap;
+use pontoon_callers::Directory;
 use pontoon_engines::Runner;
 use pontoon_models::{Store, registry};
 use tokio::sync::{Semaphore, watch};
@@ -48,6 +49,10 @@ pub struct Api {
     pub version: String,
     /// The daemon's own log.
     pub log: LogTail,
+    /// Who callers are, and what they get.
+    pub directory: Arc<Directory>,
+    /// Sockets of their own for policies that have one.
+    pub devices: Vec<(Arc<str>, PathBuf)>,
 }
 
 /// What all requests share.
@@ -68,6 +73,8 @@ pub struct Shared {
     pub version: String,
     /// The daemon's own log.
     pub log: LogTail,
+    /// Who callers are, and what they get.
+    pub directory: Arc<Directory>,
     /// Connections to engines.
     pub engines: Engines,
     /// Whose keys.
@@ -127,6 +134,7 @@ impl Shared {
             registry_options: api.registry,
             version: api.version,
             log: api.log,
+            directory: api.directory,
             engines: Engines::default(),
             keys: Keys::new(&config.keys),
             rates: Rates::new(&config),
@@ -177,7 +185,7 @@ pub struct Server {
     accepting: JoinSet<()>,
     places: Arc<Places>,
     files: Vec<PathBuf>,
-    _lanes: Arc<Lanes>,
+    handles: Handles,
 }
 
 /// Binds all listeners, then serves them.
@@ -186,7 +194,7 @@ pub struct Server {
 /// [`Error`], and then nothing listens.
 pub async fn start(api: Api) -> Result<Server, Error> {
     api.config.check().map_err(Error::Config)?;
-    let listeners = listen::bind(&api.config).await?;
+    let listeners = listen::bind(&api.config, &api.devices).await?;
     let shared = Shared::new(api)?;
     tokio::spawn(shared.engines.clone().follow(shared.runner.notices()));
     let (stop, stopped) = watch::channel(false);
@@ -201,7 +209,7 @@ pub async fn start(api: Api) -> Result<Server, Error> {
     for listener in listeners {
         accepting.spawn(listener.accept(handles.clone()));
     }
-    Ok(Server { addresses, stop, accepting, places, files, _lanes: lanes })
+    Ok(Server { addresses, stop, accepting, places, files, handles })
 }
 
 /// Serves until `until` is ready, then for as long as answers take, at most ten seconds.
@@ -221,6 +229,11 @@ impl Server {
         &self.addresses
     }
 
+    /// What serves listeners in containers' networks: it can be sent to another thread.
+    pub fn forwarder(&self) -> Forwarder {
+        Forwarder(self.handles.clone())
+    }
+
     /// Stops listening, lets answers come to their end for `grace`, then cuts what is left.
     pub async fn shutdown(mut self, grace: Duration) {
         self.accepting.abort_all();
@@ -233,6 +246,29 @@ impl Server {
             log::warn!("cut {} connections whose answers took longer than {grace:?}", self.places.taken());
             self.places.cut();
         }
+    }
+}
+
+/// Serves listeners that are in networks of containers.
+#[derive(Clone)]
+pub struct Forwarder(Handles);
+
+impl Forwarder {
+    /// Serves a bound TCP listener until the future ends, `container` (64 hexadecimal digits) being who calls on it
+    /// and `device` the policy whose device it was given.
+    ///
+    /// # Errors
+    /// The system's, where the listener cannot be used.
+    pub async fn serve(
+        self,
+        listener: std::net::TcpListener,
+        container: Arc<str>,
+        device: Option<Arc<str>>,
+    ) -> std::io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        Listener::Forwarded(listener, container, device).accept(self.0).await;
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ impl Scene {
             registry: registry::Options { retries: 0, ..registry::Options::default() },
             version: "0.0.test".into(),
             log: LogTail::new(100),
+            directory: Arc::default(),
+            devices: Vec::new(),
         };
         let server = start(api).await.unwrap();
         let base = server.addresses()[0].clone();

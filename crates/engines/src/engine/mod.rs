@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalog::{Catalog, Installed};
 pub use config::{Custom, EngineConfig};
-pub use install::{KNOWN, Release};
+pub use install::{KNOWN, Release, Wanted};
 pub use pack::PACK;
 
 use pontoon_models::Format;

@@ -4,7 +4,7 @@
 
 use libtest_mimic::{Failed, Trial};
 use pontoon_engines::Runner;
-use pontoon_engines::engine::{Catalog, EngineConfig};
+use pontoon_engines::engine::{Catalog, EngineConfig, Wanted};
 use pontoon_models::Reference;
 
 use crate::scene::{Scene, TOY, block_on, chat, said, turn};
@@ -21,7 +21,9 @@ pub fn trials() -> Vec<Trial> {
 fn install(scene: &Scene) {
     let catalog = Catalog::open(scene.folder.join("engines"), EngineConfig::default());
     let mut lines = Vec::new();
-    let wrong = catalog.install("llama.cpp", None, Some(&"0".repeat(64)), &mut |_| ()).unwrap_err();
+    let wrong = catalog
+        .install("llama.cpp", Wanted { sha256: Some(&"0".repeat(64)), ..Wanted::default() }, &mut |_| ())
+        .unwrap_err();
     assert!(wrong.to_string().contains("digest"), "{wrong}");
     let mut tell = |line: &str| {
         if !line.starts_with('[') {
@@ -29,10 +31,10 @@ fn install(scene: &Scene) {
         }
         lines.push(line.to_owned());
     };
-    let installed = catalog.install("llama.cpp", None, None, &mut tell).unwrap();
+    let installed = catalog.install("llama.cpp", Wanted::default(), &mut tell).unwrap();
     println!("{installed:?}");
     assert!(lines.iter().any(|line| line.starts_with('[')), "the build tells how far it is");
-    catalog.install("llama.cpp", None, None, &mut |line| assert!(line.contains("already"))).unwrap();
+    catalog.install("llama.cpp", Wanted::default(), &mut |line| assert!(line.contains("already"))).unwrap();
 
     let reference = Reference::parse("localhost:5000/engines/llama.cpp:test").unwrap();
     catalog.package(&scene.store, "llama.cpp", &installed.version, &reference).unwrap();

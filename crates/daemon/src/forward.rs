@@ -1,0 +1,169 @@
+//! The model runner in a container's own network. When a container with one of our CDI devices is created, its engine
+//! starts a hook; the hook opens the port there and hands the listener to the daemon, which serves it until the
+//! container ends. So programs that know HTTP and no unix sockets reach their models, also with `--network none`, and
+//! no process of ours is in the container.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_api::Forwarder;
+use pontoon_callers::Container;
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::admin::{Answer, Question};
+
+/// Bytes of the state that an engine gives its hooks: annotations may be long.
+const MAX_STATE: u64 = 1 << 20;
+
+/// A container, as its engine describes it to hooks
+/// (<https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>).
+#[derive(Debug, Deserialize)]
+struct State {
+    id: String,
+    pid: i32,
+}
+
+/// What a hook asks of the daemon, the listener beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// The container.
+    pub container: String,
+    /// Its first process: the listener is served until that ends.
+    pub pid: i32,
+    /// The policy whose device it was given.
+    pub device: Option<String>,
+}
+
+/// Serves listeners in containers.
+pub struct Forwards {
+    forwarder: Forwarder,
+    runtime: Handle,
+}
+
+impl Forwards {
+    /// With the model runner's server and its event loop.
+    pub fn new(forwarder: Forwarder, runtime: Handle) -> Self {
+        Self { forwarder, runtime }
+    }
+
+    /// Serves a listener until its container ends.
+    ///
+    /// # Errors
+    /// A sentence for the hook.
+    pub fn start(&self, forward: Forward, listener: OwnedFd) -> Result<(), String> {
+        if !Container::is_id(&forward.container) {
+            return Err(format!("'{}' is no container id", forward.container));
+        }
+        let pid = Pid::from_raw(forward.pid).ok_or_else(|| format!("{} is no process id", forward.pid))?;
+        let process = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(|error| format!("the container's process {}: {error}", forward.pid))?;
+        let gone =
+            end_of(process).map_err(|error| format!("no thread to wait for the container: {error}"))?;
+        let listener = TcpListener::from(listener);
+        let container: Arc<str> = forward.container.as_str().into();
+        let serving =
+            self.forwarder.clone().serve(listener, container, forward.device.as_deref().map(Into::into));
+        log::info!("models are in the network of container {}", &forward.container[..12]);
+        self.runtime.spawn(async move {
+            tokio::select! {
+                ended = serving => if let Err(error) = ended {
+                    log::warn!("the listener of container {}: {error}", forward.container);
+                },
+                _ = gone => log::debug!("container {} has ended", forward.container),
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Tells when a process has ended. The thread that waits for it costs no more than its stack's first page.
+fn end_of(process: OwnedFd) -> std::io::Result<oneshot::Receiver<()>> {
+    let (tell, told) = oneshot::channel();
+    let wait = move || {
+        let mut set = [PollFd::new(&process, PollFlags::IN)];
+        while matches!(rustix::event::poll(&mut set, None), Err(rustix::io::Errno::INTR)) {}
+        let _ = tell.send(());
+    };
+    std::thread::Builder::new().name("container".into()).stack_size(64 << 10).spawn(wait)?;
+    Ok(told)
+}
+
+/// The hook: `state` is what the engine says of the container, `admin` the daemon's admin socket.
+///
+/// # Errors
+/// One sentence; the engine shows it, and does not start the container.
+pub fn hook(state: impl Read, admin: &Path, device: Option<String>) -> Result<(), String> {
+    let state: State = serde_json::from_reader(state.take(MAX_STATE)).map_err(|error| {
+        format!("what the container engine says of the container is not understood: {error}")
+    })?;
+    if !Container::is_id(&state.id) {
+        return Err(format!("the container's id is '{}'; 64 hexadecimal digits are needed", state.id));
+    }
+    let Some(listener) = listener_in(state.pid).map_err(|error| {
+        format!("the model runner's port cannot be opened in the network of process {}: {error}", state.pid)
+    })?
+    else {
+        // A pod's other container has it, or the container shares the host's network.
+        return Ok(());
+    };
+    let forward = Forward { container: state.id, pid: state.pid, device };
+    let told = tell(admin, &Question::Forward(forward), &listener);
+    match told.map_err(|error| {
+        format!("no Pontoon daemon answers on {}: {error}; start one with `pontoon serve`", admin.display())
+    })? {
+        Answer::Done => Ok(()),
+        Answer::Error(message) => Err(message),
+        _ => Err("the daemon gave another answer than was asked for".into()),
+    }
+}
+
+/// A listener on the model runner's port in the network of a process; none where the port is taken there.
+fn listener_in(pid: i32) -> std::io::Result<Option<TcpListener>> {
+    let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    // A thread of its own: it does not come back from there.
+    let opened = std::thread::spawn(move || -> std::io::Result<Option<TcpListener>> {
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )?;
+        // The loopback device may not be up yet.
+        sockopt::set_ip_freebind(&socket, true)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, pontoon_wiring::MODELS_PORT);
+        match rustix::net::bind(&socket, &address) {
+            Err(rustix::io::Errno::ADDRINUSE) => return Ok(None),
+            other => other?,
+        }
+        match rustix::net::listen(&socket, 128) {
+            Err(rustix::io::Errno::ADDRINUSE) => Ok(None),
+            other => other.map(|()| Some(TcpListener::from(socket))).map_err(Into::into),
+        }
+    });
+    opened.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended")))
+}
+
+fn tell(admin: &Path, question: &Question, listener: &TcpListener) -> std::io::Result<Answer> {
+    let stream = UnixStream::connect(admin)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut text = serde_json::to_vec(question)?;
+    text.push(b'\n');
+    pontoon_transport::send_with_descriptors(&stream, &text, &[listener.as_fd()])
+        .map_err(std::io::Error::other)?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
