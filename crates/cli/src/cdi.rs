@@ -31,26 +31,26 @@ pub struct Arguments {
 enum Verb {
     /// Write the specification of this configuration's devices
     Generate {
+        #[command(flatten)]
+        host: Host,
         /// Where to [default: /etc/cdi/pontoon.json, for other users than root $XDG_CONFIG_HOME/cdi/pontoon.json];
         /// `-` prints it
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// This program, as the engines on the host start it [default: this very file]
-        #[arg(long, value_name = "FILE")]
-        program: Option<PathBuf>,
     },
     /// Bring the specification that is there up to date with the configuration; `pontoon serve` does so too
     Refresh {
+        #[command(flatten)]
+        host: Host,
         /// The specification, where it is not in a usual place
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// This program, as the engines on the host start it [default: this very file]
-        #[arg(long, value_name = "FILE")]
-        program: Option<PathBuf>,
     },
     /// List the devices that the configuration offers
     #[command(alias = "list")]
     Ls {
+        #[command(flatten)]
+        host: Host,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -67,11 +67,37 @@ enum Verb {
     },
 }
 
+/// What a specification is about.
+#[derive(clap::Args)]
+struct Host {
+    /// The guests' socket, where `serve` was given one
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// This program, as the engines on the host start it [default: this very file]
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+}
+
+impl Host {
+    fn config(&self, file: &ConfigFile) -> Result<Config, String> {
+        let mut config = file.read()?;
+        let named = self.socket.as_ref().map(std::path::absolute).transpose();
+        config.listen.socket = named.map_err(|error| error.to_string())?.or(config.listen.socket);
+        Ok(config)
+    }
+
+    fn program(&self) -> Result<PathBuf, String> {
+        let found = self.program.as_ref().map_or_else(std::env::current_exe, std::path::absolute);
+        found.map_err(|error| format!("no path of this program: {error}"))
+    }
+}
+
 pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
+    let file = &arguments.config;
     match arguments.verb {
-        Verb::Generate { output, program } => generate(&arguments.config.read()?, output, program)?,
-        Verb::Refresh { output, program } => refresh(&arguments.config.read()?, output, program)?,
-        Verb::Ls { json } => list(&arguments.config.read()?, json)?,
+        Verb::Generate { host, output } => generate(&host.config(file)?, output, &host.program()?)?,
+        Verb::Refresh { host, output } => refresh(&host.config(file)?, output, &host.program()?)?,
+        Verb::Ls { host, json } => list(&host.config(file)?, json)?,
         Verb::Hook { socket, device } => {
             forward::hook(std::io::stdin(), &paths::admin_socket(&socket), device)?
         }
@@ -79,36 +105,28 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn program(named: Option<PathBuf>) -> Result<PathBuf, String> {
-    named
-        .map_or_else(std::env::current_exe, std::path::absolute)
-        .map_err(|error| format!("no path of this program: {error}"))
-}
-
-fn generate(config: &Config, output: Option<PathBuf>, named: Option<PathBuf>) -> Result<(), String> {
-    let text = cdi::text(config, &program(named)?).map_err(|error| error.to_string())?;
+fn generate(config: &Config, output: Option<PathBuf>, program: &Path) -> Result<(), String> {
+    let text = cdi::text(config, program).map_err(|error| error.to_string())?;
     if output.as_deref() == Some(Path::new("-")) {
         print!("{text}");
         return Ok(());
     }
     let usual = output.is_none();
     let path = output.unwrap_or_else(|| cdi::folder().join(cdi::FILE));
-    let written = cdi::write(&path, &text).map_err(|error| error.to_string())?;
-    say(&path, written);
+    say(&path, cdi::write(&path, &text).map_err(|error| error.to_string())?);
     println!("try it: podman run --rm --device {}=all IMAGE COMMAND", pontoon_wiring::KIND);
     if usual && !rustix::process::geteuid().is_root() {
-        let folder = cdi::folder();
         eprintln!(
             "rootless Docker looks there; podman does if containers.conf has `cdi_spec_dirs = [\"{}\"]` under [engine]",
-            folder.display()
+            cdi::folder().display()
         );
     }
     Ok(())
 }
 
-fn refresh(config: &Config, output: Option<PathBuf>, named: Option<PathBuf>) -> Result<(), String> {
+fn refresh(config: &Config, output: Option<PathBuf>, program: &Path) -> Result<(), String> {
     let places = output.map_or_else(cdi::places, |path| vec![path]);
-    let written = cdi::refresh(config, &program(named)?, &places).map_err(|error| error.to_string())?;
+    let written = cdi::refresh(config, program, &places).map_err(|error| error.to_string())?;
     if written.is_empty() {
         let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
         return Err(format!(

@@ -10,6 +10,7 @@ mod ps;
 mod run;
 mod serve;
 mod table;
+mod token;
 mod worker;
 
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ enum Verb {
     Bench(bench::Verb),
     Run(run::Arguments),
     Cdi(cdi::Arguments),
+    Token(token::Arguments),
     /// What `serve` starts: not for people
     #[command(subcommand, hide = true)]
     Worker(worker::Verb),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Bench(verb) => bench::run(&verb),
         Verb::Run(arguments) => run::run(arguments),
         Verb::Cdi(arguments) => cdi::run(arguments),
+        Verb::Token(arguments) => token::run(arguments),
         Verb::Worker(verb) => worker::run(verb),
     };
     match result {

@@ -1,12 +1,12 @@
 //! From an address to an open session.
 
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_transport::{Endpoint, Receiver, Sender, Socket, receive_with_descriptors};
+use pontoon_transport::{Endpoint, Receiver, Sender, Socket, Ticket, receive_with_descriptors};
 use pontoon_wire::event::Event;
 use pontoon_wire::frame::{self, code};
 use pontoon_wire::hello::{Hello, Refusal, SharedLayout, Welcome};
@@ -41,7 +41,10 @@ pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
         shared_memory: options.shared_memory
             && cfg!(target_os = "linux")
             && matches!(options.endpoint, Endpoint::Unix(_)),
-        token: Text::cut(options.token.as_str()),
+        token: Text::cut(match &options.endpoint {
+            Endpoint::Tls(ticket) => ticket.secret.as_str(),
+            _ => options.token.as_str(),
+        }),
         program: Text::cut(options.program.as_str()),
     };
     let mut greeting = Vec::new();
@@ -75,26 +78,56 @@ pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
 
 fn dial(endpoint: &Endpoint) -> std::io::Result<Socket> {
     match endpoint {
+        Endpoint::Vsock { cid, port } => {
+            let socket = vsock::VsockStream::connect_with_cid_port(*cid, *port)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            Ok(Socket::Vsock(socket.as_fd().try_clone_to_owned()?))
+        }
+        Endpoint::Tls(ticket) => secure(ticket),
         Endpoint::Unix(path) => {
             let socket = UnixStream::connect(path)?;
             socket.set_read_timeout(Some(PATIENCE))?;
             Ok(Socket::Unix(socket))
         }
         Endpoint::Tcp(address) => {
-            let mut last = std::io::Error::other("the name has no address");
-            for address in address.to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, Duration::from_secs(10)) {
-                    Ok(socket) => {
-                        socket.set_nodelay(true)?;
-                        socket.set_read_timeout(Some(PATIENCE))?;
-                        return Ok(Socket::Tcp(socket));
-                    }
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
+            let socket = tcp(address)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            Ok(Socket::Tcp(socket))
         }
     }
+}
+
+fn tcp(address: &str) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::other("the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(10)) {
+            Ok(socket) => {
+                socket.set_nodelay(true)?;
+                // A host that vanished without a word is noticed.
+                let _ = rustix::net::sockopt::set_socket_keepalive(&socket, true);
+                let _ = rustix::net::sockopt::set_tcp_keepidle(&socket, Duration::from_secs(30));
+                return Ok(socket);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(feature = "tls")]
+fn secure(ticket: &Ticket) -> std::io::Result<Socket> {
+    let socket =
+        pontoon_transport::tls::connect(tcp(&ticket.address)?, ticket.fingerprint, Duration::from_secs(10))
+            .map_err(std::io::Error::other)?;
+    if let Socket::Carried(plain, _) = &socket {
+        plain.set_read_timeout(Some(PATIENCE))?;
+    }
+    Ok(socket)
+}
+
+#[cfg(not(feature = "tls"))]
+fn secure(_: &Ticket) -> std::io::Result<Socket> {
+    Err(std::io::Error::other("this program was built without TLS: pontoon-client's feature `tls` brings it"))
 }
 
 /// What the host has sent so far.

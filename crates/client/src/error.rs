@@ -8,6 +8,14 @@ pub enum Error {
     /// `PONTOON_HOST` is no address: the guest's configuration is wrong.
     #[error("PONTOON_HOST: {0}")]
     Address(#[from] EndpointError),
+    /// `PONTOON_HOST` is not set, and no host answers in the usual places.
+    #[error(
+        "no Pontoon host answers; PONTOON_HOST is not set, and these were tried: {tried}; start one with `pontoon serve`, give the container the device pontoon.dev/gpu=all, or set PONTOON_HOST to where it listens"
+    )]
+    Nowhere {
+        /// Each place and what was wrong there.
+        tried: String,
+    },
     /// Nobody answers there: the host does not run, or it is not reachable from here.
     #[error(
         "no Pontoon host answers at {endpoint}: {source}; start one with `pontoon serve`, or set PONTOON_HOST to where it listens"

@@ -26,6 +26,7 @@ mod instance;
 mod mapped;
 mod objects;
 mod pipeline;
+pub mod places;
 mod queue;
 mod render;
 mod scopes;
@@ -33,26 +34,11 @@ mod session;
 mod state;
 mod unsupported;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use error::Error;
 pub use pontoon_transport::Endpoint;
 pub use state::RemoteError;
-
-/// Where containers look for a host when `PONTOON_HOST` is not set.
-pub const DEFAULT_SOCKET: &str = "/run/pontoon/pontoon.sock";
-
-/// The socket to use when `PONTOON_HOST` is not set: a container's, or else that of a daemon on this very
-/// machine, this user's first.
-fn default_socket() -> PathBuf {
-    let mut places = vec![PathBuf::from(DEFAULT_SOCKET)];
-    places.extend(
-        std::env::var_os("XDG_RUNTIME_DIR")
-            .map(|folder| Path::new(&folder).join("pontoon/guest/pontoon.sock")),
-    );
-    places.push("/run/pontoon/guest/pontoon.sock".into());
-    places.into_iter().find(|place| place.exists()).unwrap_or_else(|| DEFAULT_SOCKET.into())
-}
 
 /// How to reach a host.
 #[derive(Debug, Clone)]
@@ -81,16 +67,16 @@ impl Options {
         }
     }
 
-    /// Options from `PONTOON_HOST` (default [`DEFAULT_SOCKET`], then the usual places of a daemon on this
-    /// machine), `PONTOON_TOKEN` and
+    /// Options from `PONTOON_HOST` (where it is not set, [`places`] are tried), `PONTOON_TOKEN` and
     /// `PONTOON_SHARED_MEMORY` (`0` turns it off).
     ///
     /// # Errors
-    /// [`Error::Address`] where `PONTOON_HOST` is no address.
+    /// [`Error::Address`] where `PONTOON_HOST` is no address, [`Error::Nowhere`] where it is not set and no host
+    /// answers anywhere.
     pub fn from_environment() -> Result<Self, Error> {
         let endpoint = match std::env::var("PONTOON_HOST") {
             Ok(host) => host.parse()?,
-            Err(_) => Endpoint::Unix(default_socket()),
+            Err(_) => places::find()?,
         };
         let mut options = Self::new(endpoint);
         options.token = std::env::var("PONTOON_TOKEN").unwrap_or_default();

@@ -35,10 +35,45 @@ pub struct Listen {
     /// The guests' unix socket; default `$XDG_RUNTIME_DIR/pontoon/guest/pontoon.sock`, for root
     /// `/run/pontoon/guest/pontoon.sock`.
     pub socket: Option<PathBuf>,
-    /// TCP address, `host:port`; off unless set. Needs tokens.
+    /// TCP address, `host:port`, in clear text; off unless set. Needs tokens.
     pub tcp: Option<String>,
-    /// Who may connect over TCP.
+    /// TCP address, `host:port`, with TLS 1.3; off unless set. `pontoon token create` makes what guests need.
+    pub tls: Option<String>,
+    /// Certificate and key of the TLS listener; made, once, where they are not set.
+    pub certificate: Option<pontoon_api::Tls>,
+    /// Who may connect over TCP, beside the tokens that `pontoon token create` has made.
     pub tokens: Vec<Token>,
+    /// Port on the host's vsock for virtual machines; off unless set.
+    pub vsock: Option<u32>,
+    /// Virtual machines whose monitor offers their vsock as unix sockets.
+    pub vms: Vec<Vm>,
+}
+
+/// A virtual machine whose monitor (Firecracker, cloud-hypervisor, vhost-device-vsock, libkrun) offers its vsock as a
+/// unix socket `uds`: what the guest dials on port P of context id 2 arrives on the socket `uds_P`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vm {
+    /// The context id of the machine, by which policies and `pontoon ps` know it.
+    pub cid: u32,
+    /// The monitor's unix socket, without the port.
+    pub uds: PathBuf,
+    /// Port that the guest dials.
+    #[serde(default = "default_port")]
+    pub port: u32,
+}
+
+impl Vm {
+    /// The socket on which the guest's connections arrive.
+    pub fn socket(&self) -> PathBuf {
+        let mut name = self.uds.clone().into_os_string();
+        name.push(format!("_{}", self.port));
+        name.into()
+    }
+}
+
+fn default_port() -> u32 {
+    pontoon_transport::DEFAULT_PORT.into()
 }
 
 /// A bearer token and whom it stands for.
@@ -203,6 +238,14 @@ impl Config {
         pontoon_callers::check_policies(&self.policies)?;
         if self.gpu.pool > 64 {
             return Err(format!("gpu.pool is {}, the maximum is 64", self.gpu.pool));
+        }
+        for (at, vm) in self.listen.vms.iter().enumerate() {
+            if vm.cid < 3 || vm.cid == u32::MAX {
+                return Err(format!("listen.vms.cid is {}; virtual machines have 3 to 4294967294", vm.cid));
+            }
+            if self.listen.vms[..at].iter().any(|other| other.cid == vm.cid) {
+                return Err(format!("listen.vms.cid {} is there twice", vm.cid));
+            }
         }
         for token in &self.listen.tokens {
             let len = token.token.len();

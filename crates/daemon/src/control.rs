@@ -26,9 +26,20 @@ pub enum Order {
         /// How the memory is laid out that guest and worker share, if they do. Its descriptor and those
         /// of the two bells come last.
         shared: Option<SharedLayout>,
-        /// Whether the connection is TCP.
-        tcp: bool,
+        /// How the connection's bytes travel.
+        line: Line,
     },
+}
+
+/// How a connection's bytes travel, as far as it matters to who writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Line {
+    /// A unix socket, or the plain end of one that the supervisor carries on over TLS.
+    Unix,
+    /// TCP.
+    Tcp,
+    /// The vsock of a virtual machine.
+    Vsock,
 }
 
 /// From a worker to its supervisor.

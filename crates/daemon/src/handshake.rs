@@ -1,10 +1,9 @@
 //! The first words of a caller: the only bytes of a guest that the supervisor reads.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pontoon_callers::{Facts, Via};
 use pontoon_wire::event::{Event, Message};
@@ -13,8 +12,10 @@ use pontoon_wire::hello::{Hello, Refusal, RefusalKind};
 use pontoon_wire::limits::{FRAME_HEADER, MAX_HELLO_BODY};
 use pontoon_wire::{PROTOCOL_VERSION, Reader, Text};
 
+use rustix::net::{RecvFlags, sockopt};
+
 use crate::caller::Caller;
-use crate::config::Token;
+use crate::control::Line;
 use crate::listen::Door;
 
 /// A caller's connection.
@@ -24,39 +25,44 @@ pub enum Connection {
     Unix(UnixStream),
     /// From anywhere.
     Tcp(TcpStream),
+    /// From anywhere, over TLS: the plain end of what a thread carries, and where it comes from.
+    Tls(UnixStream, SocketAddr),
+    /// From a virtual machine with this context id: a vsock, or the unix socket of its monitor.
+    Vsock(OwnedFd, u32),
 }
 
 impl Connection {
     fn set_read_timeout(&self, timeout: Duration) -> std::io::Result<()> {
-        match self {
-            Self::Unix(socket) => socket.set_read_timeout(Some(timeout)),
-            Self::Tcp(socket) => socket.set_read_timeout(Some(timeout)),
-        }
+        sockopt::set_socket_timeout(self, sockopt::Timeout::Recv, Some(timeout)).map_err(Into::into)
     }
 
     fn read(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Unix(socket) => (&mut &*socket).read(buffer),
-            Self::Tcp(socket) => (&mut &*socket).read(buffer),
-        }
+        let (len, _) = rustix::net::recv(self, buffer, RecvFlags::empty())?;
+        Ok(len)
     }
 
     fn write_all(&self, bytes: &[u8]) -> std::io::Result<()> {
+        sockopt::set_socket_timeout(self, sockopt::Timeout::Send, Some(Duration::from_secs(1)))?;
+        pontoon_transport::send_all(self, bytes).map_err(std::io::Error::other)
+    }
+
+    /// How bytes travel, for the worker.
+    pub fn line(&self) -> Line {
         match self {
-            Self::Unix(socket) => {
-                socket.set_write_timeout(Some(Duration::from_secs(1)))?;
-                (&mut &*socket).write_all(bytes)
-            }
-            Self::Tcp(socket) => {
-                socket.set_write_timeout(Some(Duration::from_secs(1)))?;
-                (&mut &*socket).write_all(bytes)
-            }
+            Self::Unix(_) | Self::Tls(..) => Line::Unix,
+            Self::Tcp(_) => Line::Tcp,
+            Self::Vsock(..) => Line::Vsock,
         }
     }
 
-    /// Whether this is TCP.
-    pub fn is_tcp(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+    /// How it is called in `pontoon ps`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unix(_) => "unix",
+            Self::Tcp(_) => "tcp",
+            Self::Tls(..) => "tls",
+            Self::Vsock(..) => "vsock",
+        }
     }
 
     /// Tells the caller why it gets no session. Whoever does not listen is not waited for.
@@ -66,7 +72,7 @@ impl Connection {
         let _ = self.write_all(&frame);
         // Closing a socket with unread bytes would take the refusal back before the caller reads it.
         let mut unread = [0; MAX_HELLO_BODY];
-        let _ = rustix::net::recv(self, &mut unread, rustix::net::RecvFlags::DONTWAIT);
+        let _ = rustix::net::recv(self, &mut unread, RecvFlags::DONTWAIT);
     }
 
     /// Tells a guest why its session is over, where its worker could not.
@@ -82,6 +88,8 @@ impl AsFd for Connection {
         match self {
             Self::Unix(socket) => socket.as_fd(),
             Self::Tcp(socket) => socket.as_fd(),
+            Self::Tls(socket, ..) => socket.as_fd(),
+            Self::Vsock(socket, _) => socket.as_fd(),
         }
     }
 }
@@ -118,10 +126,14 @@ pub fn greet(connection: &Connection, device: Option<&str>, door: &Door) -> Resu
     }
     let caller = match connection {
         Connection::Unix(socket) => Caller::of_unix(socket, device, &door.directory),
-        Connection::Tcp(socket) => {
-            let facts = by_token(socket, &hello, &door.tokens)?;
-            Caller::of(facts, &door.directory)
+        Connection::Vsock(_, cid) => {
+            Caller::of(Facts { via: Via::Vsock(*cid), ..Facts::default() }, &door.directory)
         }
+        Connection::Tcp(socket) => {
+            let Ok(address) = socket.peer_addr() else { return Err(None) };
+            Caller::of(by_token(address, &hello, door)?, &door.directory)
+        }
+        Connection::Tls(_, address) => Caller::of(by_token(*address, &hello, door)?, &door.directory),
     };
     Ok((hello, caller.map_err(Some)?))
 }
@@ -149,24 +161,27 @@ fn pontoon_wire_version(body: &[u8]) -> Option<u32> {
     None
 }
 
-fn by_token(socket: &TcpStream, hello: &Hello, tokens: &[Token]) -> Result<Facts, Refused> {
+fn by_token(address: SocketAddr, hello: &Hello, door: &Door) -> Result<Facts, Refused> {
     let unauthorized = |message: &str| Err(Some((RefusalKind::Unauthorized, message.to_owned())));
     if hello.token.is_empty() {
         return unauthorized(
-            "a token is needed over TCP: set PONTOON_TOKEN to one from the host's configuration",
+            "a token is needed over TCP: set PONTOON_TOKEN to one from the host's configuration, or PONTOON_HOST to what `pontoon token create` printed there",
         );
     }
     // Every token is compared, each in a time that does not depend on where it differs.
-    let found = tokens.iter().fold(None, |found, token| {
-        if same(token.token.as_bytes(), hello.token.as_bytes()) { Some(token) } else { found }
+    let configured = door.tokens.iter().fold(None, |found, token| {
+        if same(token.token.as_bytes(), hello.token.as_bytes()) { Some(token.tenant.clone()) } else { found }
     });
-    let Some(token) = found else {
-        return unauthorized(
-            "the token is not one of this host's: check PONTOON_TOKEN against its configuration",
-        );
-    };
-    let Ok(address) = socket.peer_addr() else { return Err(None) };
-    Ok(Facts { via: Via::Tcp(address), token: Some(token.tenant.clone()), ..Facts::default() })
+    let issued = door.issued.tenant_of(&hello.token, SystemTime::now());
+    match (configured, issued) {
+        (Some(tenant), _) | (None, Ok(Some(tenant))) => {
+            Ok(Facts { via: Via::Tcp(address), token: Some(tenant), ..Facts::default() })
+        }
+        (None, Err(message)) => unauthorized(&message),
+        (None, Ok(None)) => unauthorized(
+            "the token is not one of this host's, or was taken back: check PONTOON_TOKEN, or the text from `pontoon token create`, against it",
+        ),
+    }
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {

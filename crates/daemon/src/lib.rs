@@ -11,6 +11,7 @@ pub mod config;
 mod control;
 pub mod forward;
 mod handshake;
+pub mod identity;
 mod listen;
 pub mod logging;
 mod models;
@@ -19,6 +20,7 @@ mod pool;
 pub mod serve;
 mod session;
 mod stats;
+pub mod tokens;
 pub mod worker;
 
 pub use config::Config;
@@ -47,7 +49,7 @@ pub enum Error {
     Running(String),
     /// TCP without a token would be open to everybody who can reach it.
     #[error(
-        "TCP needs at least one token: add `[[listen.tokens]]` with `tenant` and `token` to the configuration, or give --token-file"
+        "TCP in clear text needs at least one token: add `[[listen.tokens]]` with `tenant` and `token` to the configuration, or give --token-file"
     )]
     NoToken,
     /// No daemon answers.

@@ -1,6 +1,7 @@
 //! The guests' listeners.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -9,12 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pontoon_callers::Directory;
+use pontoon_transport::tls::Identity;
 use pontoon_wire::hello::RefusalKind;
+
+use vsock::VsockListener;
 
 use crate::Error;
 use crate::config::Token;
 use crate::handshake::{Connection, greet};
 use crate::session::Registry;
+use crate::tokens::Tokens;
 
 /// Callers that may be about to say who they are at once; more are hung up on.
 const MAX_GREETINGS: usize = 128;
@@ -28,6 +33,8 @@ pub struct Door {
     pub directory: Arc<Directory>,
     /// Tokens for TCP.
     pub tokens: Vec<Token>,
+    /// Tokens that the operator has given out.
+    pub issued: Tokens,
     /// How long a caller may take to say who it is.
     pub patience: Duration,
     /// Callers that have not said so yet.
@@ -37,14 +44,34 @@ pub struct Door {
 impl Door {
     /// Serves one connection in a thread of its own.
     fn open(self: &Arc<Self>, connection: Connection, device: Option<Arc<str>>) {
+        if let Some(connection) = self.admit(connection) {
+            self.greet(move || Some(connection), device);
+        }
+    }
+
+    /// Counts a caller in that is about to say who it is, or tells it that there are too many.
+    fn admit(&self, connection: Connection) -> Option<Connection> {
         if self.greetings.fetch_add(1, Ordering::Relaxed) >= MAX_GREETINGS {
             self.greetings.fetch_sub(1, Ordering::Relaxed);
-            return connection
-                .refuse(RefusalKind::Busy, "too many callers are connecting at once: try again");
+            connection.refuse(RefusalKind::Busy, "too many callers are connecting at once: try again");
+            return None;
         }
+        Some(connection)
+    }
+
+    /// Serves one connection, once there is one, in a thread of its own.
+    fn greet(
+        self: &Arc<Self>,
+        connection: impl FnOnce() -> Option<Connection> + Send + 'static,
+        device: Option<Arc<str>>,
+    ) {
         let door = self.clone();
         let guide = std::thread::Builder::new().name("session".into());
         let spawned = guide.spawn(move || {
+            let Some(connection) = connection() else {
+                door.greetings.fetch_sub(1, Ordering::Relaxed);
+                return;
+            };
             let greeted = greet(&connection, device.as_deref(), &door);
             door.greetings.fetch_sub(1, Ordering::Relaxed);
             match greeted {
@@ -76,16 +103,73 @@ impl Door {
         loop {
             match listener.accept() {
                 Ok((socket, _)) => {
-                    let _ = socket.set_nodelay(true);
-                    // A peer that vanished without a word is noticed, and its session ended.
-                    let _ = rustix::net::sockopt::set_socket_keepalive(&socket, true);
-                    let _ = rustix::net::sockopt::set_tcp_keepidle(&socket, Duration::from_secs(30));
+                    keep_alive(&socket);
                     self.open(Connection::Tcp(socket), None);
                 }
                 Err(error) => pause(&error),
             }
         }
     }
+
+    /// Accepts on TCP with TLS until the process ends.
+    pub fn tls(self: &Arc<Self>, listener: &TcpListener, identity: &Identity) {
+        loop {
+            match listener.accept() {
+                Ok((socket, from)) => {
+                    keep_alive(&socket);
+                    // Who finds no place is hung up on: a refusal could only be said after a handshake.
+                    if self.greetings.fetch_add(1, Ordering::Relaxed) >= MAX_GREETINGS {
+                        self.greetings.fetch_sub(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    let (identity, patience) = (identity.clone(), self.patience);
+                    let shake = move || match identity.accept(socket, patience) {
+                        Ok(carried) => {
+                            let plain = carried.as_fd().try_clone_to_owned().ok()?;
+                            Some(Connection::Tls(plain.into(), from))
+                        }
+                        Err(error) => {
+                            log::info!("no TLS with {from}: {error}");
+                            None
+                        }
+                    };
+                    self.greet(shake, None);
+                }
+                Err(error) => pause(&error),
+            }
+        }
+    }
+
+    /// Accepts on the host's vsock until the process ends.
+    pub fn vsock(self: &Arc<Self>, listener: &VsockListener) {
+        loop {
+            match listener
+                .accept()
+                .and_then(|(socket, from)| Ok((socket.as_fd().try_clone_to_owned()?, from)))
+            {
+                Ok((socket, from)) => self.open(Connection::Vsock(socket, from.cid()), None),
+                Err(error) => pause(&error),
+            }
+        }
+    }
+
+    /// Accepts on the unix socket of a virtual machine's monitor until the process ends.
+    pub fn monitor(self: &Arc<Self>, listener: &UnixListener, cid: u32) {
+        loop {
+            match listener.accept() {
+                Ok((socket, _)) => self.open(Connection::Vsock(socket.into(), cid), None),
+                Err(error) => pause(&error),
+            }
+        }
+    }
+}
+
+/// A peer that vanished without a word is noticed, and its session ended.
+fn keep_alive(socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+    let _ = rustix::net::sockopt::set_socket_keepalive(socket, true);
+    let _ = rustix::net::sockopt::set_tcp_keepidle(socket, Duration::from_secs(30));
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(socket, 60_000);
 }
 
 /// Accepting fails when descriptors run out; that passes.

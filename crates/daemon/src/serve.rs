@@ -8,13 +8,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pontoon_callers::Directory;
+use pontoon_transport::tls::Identity;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use vsock::VsockListener;
 
 use crate::listen::{self, Door};
 use crate::models::Models;
 use crate::pool::Pool;
 use crate::session::Registry;
-use crate::{Config, Error, admin, cdi, logging, paths};
+use crate::tokens::Tokens;
+use crate::{Config, Error, admin, cdi, identity, logging, paths};
 
 /// Runs the supervisor until it is told to end (`SIGINT`, `SIGTERM`).
 ///
@@ -32,6 +35,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let socket = config.socket();
     let listener = listen::unix(&socket)?;
     let devices = devices(config, &socket)?;
+    let remote = Remote::bind(config)?;
     let admin_path = paths::admin_socket(&socket);
     let admin_listener = admin::listen(&admin_path)?;
 
@@ -42,6 +46,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         registry: registry.clone(),
         directory: directory.clone(),
         tokens: config.listen.tokens.clone(),
+        issued: Tokens::in_folder(&paths::data_folder()),
         patience: Duration::from_secs(config.limits.handshake_seconds),
         greetings: AtomicUsize::new(0),
     });
@@ -63,8 +68,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
     }
     if let Some(tcp) = tcp {
         log::info!("listening on tcp:{}", tcp.local_addr().map_err(Error::io("reading the TCP address"))?);
-        thread("tcp", Box::new(move || door.tcp(&tcp)))?;
+        let tcp_door = door.clone();
+        thread("tcp", Box::new(move || tcp_door.tcp(&tcp)))?;
     }
+    remote.serve(&door, &mut files, &thread)?;
     let models = match config.http.enabled {
         true => Some(Models::start(config, &socket, &directory, logging::tail())?),
         false => None,
@@ -85,6 +92,59 @@ pub fn run(config: &Config) -> Result<(), Error> {
         models.end();
     }
     Ok(())
+}
+
+/// What listens for other machines, virtual and real.
+struct Remote {
+    tls: Option<(TcpListener, Identity)>,
+    vsock: Option<(VsockListener, u32)>,
+    monitors: Vec<(UnixListener, PathBuf, u32)>,
+}
+
+/// Starts a named thread.
+type Start<'a> = &'a dyn Fn(&str, Box<dyn FnOnce() + Send>) -> Result<std::thread::JoinHandle<()>, Error>;
+
+impl Remote {
+    fn bind(config: &Config) -> Result<Self, Error> {
+        let listen = &config.listen;
+        let tls = listen.tls.as_ref().map(|address| {
+            let what = format!("tls:{address}");
+            let listener = TcpListener::bind(address).map_err(|source| Error::Listen { what, source })?;
+            Ok((listener, identity::of_host(listen, &paths::data_folder())?))
+        });
+        let vsock = listen.vsock.map(|port| {
+            let what = format!("vsock port {port}");
+            let listener = VsockListener::bind_with_cid_port(vsock::VMADDR_CID_ANY, port);
+            listener.map(|listener| (listener, port)).map_err(|source| Error::Listen { what, source })
+        });
+        let monitors = listen.vms.iter().map(|vm| Ok((listen::unix(&vm.socket())?, vm.socket(), vm.cid)));
+        Ok(Self {
+            tls: tls.transpose()?,
+            vsock: vsock.transpose()?,
+            monitors: monitors.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn serve(self, door: &Arc<Door>, files: &mut Vec<PathBuf>, thread: Start<'_>) -> Result<(), Error> {
+        if let Some((listener, identity)) = self.tls {
+            let address = listener.local_addr().map_err(Error::io("reading the TLS address"))?;
+            log::info!("listening on tls:{address}, certificate {}", identity.fingerprint());
+            let door = door.clone();
+            thread("tls", Box::new(move || door.tls(&listener, &identity)))?;
+        }
+        if let Some((listener, port)) = self.vsock {
+            log::info!("listening on vsock port {port}");
+            let door = door.clone();
+            thread("vsock", Box::new(move || door.vsock(&listener)))?;
+        }
+        for (listener, path, cid) in self.monitors {
+            log::info!("listening on unix:{} for the virtual machine {cid}", path.display());
+            files.push(path);
+            let door = door.clone();
+            thread("monitor", Box::new(move || door.monitor(&listener, cid)))?;
+        }
+        Ok(())
+    }
 }
 
 /// CDI specifications of this daemon that lie on the host follow its configuration.

@@ -90,12 +90,8 @@ impl Registry {
 
     /// Serves a greeted caller to the end.
     pub fn serve(&self, connection: &Connection, hello: &Hello, caller: &Caller) {
-        let shared_memory = hello.shared_memory && !connection.is_tcp();
-        let transport = match (connection.is_tcp(), shared_memory) {
-            (true, _) => "tcp",
-            (false, true) => "unix+arena",
-            (false, false) => "unix",
-        };
+        let shared_memory = hello.shared_memory && matches!(connection, Connection::Unix(_));
+        let transport = if shared_memory { "unix+arena" } else { connection.name() };
         let number = match self.admit(hello, caller, transport) {
             Ok(number) => number,
             Err(message) => return connection.refuse(RefusalKind::Busy, &message),
@@ -141,7 +137,7 @@ impl Registry {
                 limits: limits.clone(),
                 adapter: caller.adapter(),
                 shared: memory.as_ref().map(|memory| memory.layout),
-                tcp: connection.is_tcp(),
+                line: connection.line(),
             };
             let mut descriptors = vec![connection.as_fd(), fd.as_fd()];
             descriptors.extend(memory.iter().flat_map(Memory::descriptors));

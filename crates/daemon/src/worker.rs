@@ -18,7 +18,7 @@ use pontoon_wire::frame::{self, FrameBuffer, code};
 use pontoon_wire::hello::{SharedLayout, Welcome};
 
 use crate::admin::AdapterRow;
-use crate::control::{self, Notice, Order};
+use crate::control::{self, Line, Notice, Order};
 use crate::session::sizes;
 use crate::stats::Page;
 
@@ -168,7 +168,7 @@ fn serve(
     descriptors: Vec<OwnedFd>,
     control: &OwnedFd,
 ) -> Result<Infallible, Over> {
-    let Order::Serve { session, limits, adapter, shared, tcp } = order;
+    let Order::Serve { session, limits, adapter, shared, line } = order;
     let untold = |error: String| (error, false);
     if let Some(wanted) = &adapter {
         let wanted_lower = wanted.to_lowercase();
@@ -184,10 +184,10 @@ fn serve(
         return Err(untold("the supervisor passed no connection".into()));
     };
     let page = Page::open(accounts.as_fd()).map_err(|error| untold(error.to_string()))?;
-    let socket = Arc::new(if tcp {
-        Socket::Tcp(connection.into())
-    } else {
-        Socket::Unix(UnixStream::from(connection))
+    let socket = Arc::new(match line {
+        Line::Tcp => Socket::Tcp(connection.into()),
+        Line::Unix => Socket::Unix(UnixStream::from(connection)),
+        Line::Vsock => Socket::Vsock(connection),
     });
     let watchdog =
         Watchdog::start(limits.command_seconds, control).map_err(|error| untold(error.to_string()))?;

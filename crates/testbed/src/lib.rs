@@ -9,7 +9,7 @@ mod rootfs;
 mod scratch;
 mod tools;
 
-pub use podman::Podman;
+pub use podman::{Podman, Service};
 pub use program::add_program;
 pub use rootfs::busybox_rootfs;
 pub use scratch::Scratch;

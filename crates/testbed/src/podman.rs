@@ -6,8 +6,11 @@
 use std::{
     ffi::OsString,
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -19,6 +22,8 @@ use crate::tools::find_tool;
 pub struct Podman {
     dir: PathBuf,
     program: PathBuf,
+    /// A folder of CDI specifications that takes the place of the system's.
+    cdi: Option<PathBuf>,
 }
 
 impl Podman {
@@ -29,7 +34,7 @@ impl Podman {
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         fs::write(dir.join("containers.conf"), containers_conf(&dir))?;
         fs::write(dir.join("storage.conf"), storage_conf(&dir))?;
-        Ok(Self { dir, program })
+        Ok(Self { dir, program, cdi: None })
     }
 
     /// What makes any `podman` started with it use this configuration and storage.
@@ -42,9 +47,40 @@ impl Podman {
 
     /// `podman`, to be given its arguments.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.cdi {
+            None => Command::new(&self.program),
+            Some(folder) => {
+                let mut command = Command::new("unshare");
+                let script = "mount --bind \"$0\" /etc/cdi && exec \"$@\"";
+                command.args(["--mount", "sh", "-c", script]).arg(folder).arg(&self.program);
+                command
+            }
+        };
         command.envs(self.env()).stdin(Stdio::null());
         command
+    }
+
+    /// The same podman with this folder in the place of `/etc/cdi`, which podman 4 alone looks in. Needs root.
+    pub fn with_cdi(mut self, folder: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all("/etc/cdi").context("cannot make /etc/cdi to mount on")?;
+        fs::create_dir_all(folder)?;
+        self.cdi = Some(folder.to_owned());
+        Ok(self)
+    }
+
+    /// Podman's API on a unix socket, until what is returned is dropped.
+    pub fn service(&self, socket: &Path) -> anyhow::Result<Service> {
+        let mut command = Command::new(&self.program);
+        command.envs(self.env()).args(["system", "service", "--time", "0"]);
+        command.arg(format!("unix://{}", socket.display()));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let service = Service(child);
+        let started = Instant::now();
+        while UnixStream::connect(socket).is_err() {
+            ensure!(started.elapsed() < Duration::from_secs(20), "podman's API does not answer");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(service)
     }
 
     /// Whether a container really starts here, by starting one; the error is podman's last word.
@@ -83,6 +119,17 @@ impl Podman {
             .context("cannot start podman")?;
         check(&output, "podman cannot import the root file system")?;
         Ok(fs::remove_file(archive)?)
+    }
+}
+
+/// A running `podman system service`.
+#[derive(Debug)]
+pub struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -4,18 +4,35 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::ticket::Ticket;
+
 /// Where a host listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A unix socket.
     Unix(PathBuf),
-    /// A TCP address, `host:port`.
+    /// A TCP address, `host:port`, in clear text.
     Tcp(String),
+    /// TLS over TCP, with what a ticket says.
+    Tls(Ticket),
+    /// The vsock of a virtual machine: context id and port. The host is context id 2.
+    Vsock {
+        /// Context id.
+        cid: u32,
+        /// Port.
+        port: u32,
+    },
 }
+
+/// Port where hosts are looked for when no other is named.
+pub const DEFAULT_PORT: u16 = 7300;
 
 /// An address that is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no Pontoon address: write unix:/path/to/socket or tcp:host:port")]
+#[error(
+    "'{0}' is no Pontoon address: write unix:/path/to/socket, tcp:host:port, vsock:2:port, or the whole text that \
+     `pontoon token create` printed"
+)]
 pub struct EndpointError(String);
 
 impl FromStr for Endpoint {
@@ -34,6 +51,17 @@ impl FromStr for Endpoint {
                 _ => Err(wrong()),
             };
         }
+        if text.starts_with(Ticket::SCHEME) {
+            // What is wrong with a ticket is not repeated: it holds a secret.
+            let hidden = || EndpointError(format!("{}…", Ticket::SCHEME));
+            return Ticket::parse(text).map(Self::Tls).ok_or_else(hidden);
+        }
+        if let Some(address) = strip("vsock://").or_else(|| strip("vsock:")) {
+            let (cid, port) = address.split_once(':').unwrap_or((address, ""));
+            let port = if port.is_empty() { Ok(u32::from(DEFAULT_PORT)) } else { port.parse() };
+            let (Ok(cid), Ok(port)) = (cid.parse(), port) else { return Err(wrong()) };
+            return Ok(Self::Vsock { cid, port });
+        }
         match text.starts_with('/') {
             true => Ok(Self::Unix(text.into())),
             false => Err(wrong()),
@@ -46,6 +74,8 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Tls(ticket) => write!(f, "{ticket}"),
+            Self::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
         }
     }
 }
@@ -56,16 +86,46 @@ mod tests {
 
     #[test]
     fn addresses_read_as_they_are_written() {
-        for text in ["unix:/run/pontoon/pontoon.sock", "tcp:127.0.0.1:7300", "tcp:[::1]:7300"] {
+        for text in ["unix:/run/pontoon/pontoon.sock", "tcp:127.0.0.1:7300", "tcp:[::1]:7300", "vsock:2:7300"]
+        {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         assert_eq!("/a".parse(), Ok(Endpoint::Unix("/a".into())));
         assert_eq!("tcp://h:1".parse(), Ok(Endpoint::Tcp("h:1".into())));
+        assert_eq!("vsock:2".parse(), Ok(Endpoint::Vsock { cid: 2, port: 7300 }));
+    }
+
+    #[test]
+    fn a_ticket_is_read_whole_and_shown_without_its_secret() {
+        let text = "pontoon://1f.abc@gpu.example.org:7301#000102030405060708090a0b0c0d0e0f";
+        let Endpoint::Tls(ticket) = text.parse().unwrap() else { panic!("a ticket is TLS") };
+        assert_eq!((ticket.secret.as_str(), ticket.address.as_str()), ("1f.abc", "gpu.example.org:7301"));
+        assert_eq!(ticket.text(), text);
+        let shown = format!("{0} {0:?} {1} {1:?}", ticket, Endpoint::Tls(ticket.clone()));
+        assert!(!shown.contains("abc@") && shown.contains("gpu.example.org:7301"), "{shown}");
+        for wrong in
+            ["pontoon://s3cret@host:1", "pontoon://s3cret@host#00", "pontoon://@h:1#00", "pontoon://s3cret"]
+        {
+            let error = wrong.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(error.contains("pontoon token create") && !error.contains("s3cret"), "{error}");
+        }
     }
 
     #[test]
     fn wrong_addresses_are_named() {
-        for text in ["", "unix:", "tcp:", "tcp:host", "tcp::1", "tcp:host:70000", "http://x", "a b"] {
+        for text in [
+            "",
+            "unix:",
+            "tcp:",
+            "tcp:host",
+            "tcp::1",
+            "tcp:host:70000",
+            "http://x",
+            "a b",
+            "vsock:",
+            "vsock:x",
+            "vsock:2:y",
+        ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(&format!("'{text}'")), "{error}");
         }

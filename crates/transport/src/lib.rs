@@ -1,4 +1,4 @@
-//! Moving bytes between a guest and a host: unix sockets, shared memory with rings, TCP.
+//! Moving bytes between a guest and a host: unix sockets, shared memory with rings, vsock, TCP with and without TLS.
 //!
 //! Two rules for shared memory hold here, the only place that touches it (`shared/mapping.rs`):
 //! control bytes are copied out before anybody judges them, and no Rust reference ever points into
@@ -9,10 +9,14 @@ mod fds;
 pub mod link;
 #[cfg(target_os = "linux")]
 pub mod shared;
+mod ticket;
+#[cfg(feature = "tls")]
+pub mod tls;
 
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{DEFAULT_PORT, Endpoint, EndpointError};
 pub use fds::{receive_with_descriptors, send_all, send_with_descriptors};
 pub use link::{Receiver, Sender, Socket, Wake};
+pub use ticket::{Fingerprint, Ticket};
 
 /// Why bytes no longer move.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +24,9 @@ pub enum Error {
     /// The other side has closed the connection.
     #[error("the connection was closed")]
     Closed,
+    /// The connection is over, and whoever carried it knows why.
+    #[error("{0}")]
+    Ended(String),
     /// The positions in the shared ring contradict each other: the peer's doing.
     #[error("the shared ring is corrupt: {0}")]
     Corrupt(&'static str),

@@ -2,9 +2,9 @@
 //! socket kept as a sign of life.
 
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -19,6 +19,8 @@ use crate::shared::{Bell, Consumer, Producer};
 const COLLECT: usize = 64 * 1024;
 /// Bytes that a stream takes beyond what the system accepts.
 const PENDING: usize = 1024 * 1024;
+/// Largest write to a vsock.
+const VSOCK_WRITE: usize = 32 * 1024;
 /// Longest wait without sleeping.
 const SPIN_MAX: Duration = Duration::from_micros(50);
 /// Shortest wait without sleeping.
@@ -31,6 +33,10 @@ pub enum Socket {
     Unix(UnixStream),
     /// TCP.
     Tcp(TcpStream),
+    /// The vsock of a virtual machine, or the unix socket by which a VMM offers it on the host.
+    Vsock(OwnedFd),
+    /// Plain bytes of a connection that somebody carries further, and why it ended once it has.
+    Carried(UnixStream, Arc<OnceLock<String>>),
 }
 
 impl AsFd for Socket {
@@ -38,11 +44,37 @@ impl AsFd for Socket {
         match self {
             Self::Unix(socket) => socket.as_fd(),
             Self::Tcp(socket) => socket.as_fd(),
+            Self::Vsock(socket) => socket.as_fd(),
+            Self::Carried(socket, _) => socket.as_fd(),
         }
     }
 }
 
 impl Socket {
+    /// Bytes that may be written at once: some virtual machines' vsock loses larger writes.
+    fn largest_write(&self) -> usize {
+        if matches!(self, Self::Vsock(_)) { VSOCK_WRITE } else { usize::MAX }
+    }
+
+    /// Why the connection ended, where somebody carried it and knows.
+    pub fn ended_because(&self) -> Option<String> {
+        match self {
+            Self::Carried(_, reason) => reason.get().cloned(),
+            _ => None,
+        }
+    }
+
+    fn closed(&self) -> Error {
+        self.ended_because().map_or(Error::Closed, Error::Ended)
+    }
+
+    fn failed(&self, what: &'static str, errno: Errno) -> Error {
+        match Error::io(what)(errno) {
+            Error::Closed => self.closed(),
+            error => error,
+        }
+    }
+
     /// Ends both directions; whoever waits on the socket wakes up.
     pub fn shut_down(&self) {
         let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
@@ -153,7 +185,7 @@ impl Sender {
         let mut set = [PollFd::new(&*self.socket, events)];
         poll(&mut set, Some(limit))?;
         match set[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
-            true => Err(Error::Closed),
+            true => Err(self.socket.closed()),
             false => Ok(()),
         }
     }
@@ -162,7 +194,8 @@ impl Sender {
 fn send_pending(socket: &Socket, pending: &mut Vec<u8>, sent: &mut usize) -> Result<bool, Error> {
     while *sent < pending.len() {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        match rustix::net::send(socket, &pending[*sent..], flags) {
+        let end = pending.len().min(sent.saturating_add(socket.largest_write()));
+        match rustix::net::send(socket, &pending[*sent..end], flags) {
             Ok(len) => *sent += len,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
@@ -172,7 +205,7 @@ fn send_pending(socket: &Socket, pending: &mut Vec<u8>, sent: &mut usize) -> Res
                 }
                 return Ok(false);
             }
-            Err(errno) => return Err(Error::io("sending")(errno)),
+            Err(errno) => return Err(socket.failed("sending", errno)),
         }
     }
     pending.clear();
@@ -232,10 +265,10 @@ impl Receiver {
             #[cfg(target_os = "linux")]
             In::Ring { consumer, .. } => consumer.pop(out),
             In::Stream => match receive_from(&self.socket, out) {
-                Ok(0) => Err(Error::Closed),
+                Ok(0) => Err(self.socket.closed()),
                 Ok(len) => Ok(len),
                 Err(Errno::AGAIN) => Ok(0),
-                Err(errno) => Err(Error::io("receiving")(errno)),
+                Err(errno) => Err(self.socket.failed("receiving", errno)),
             },
         }
     }
