@@ -246,6 +246,10 @@ impl Carrier<'_> {
     /// Carries until one side ends; why it did.
     fn run(mut self) -> String {
         let mut chunk = vec![0; CHUNK];
+        // The first words may have come in one piece with the end of the handshake.
+        if let Err(error) = self.decrypt(&mut chunk) {
+            return format!("the connection broke: {error}");
+        }
         loop {
             match self.step(&mut chunk) {
                 Ok(None) => {}
@@ -289,6 +293,18 @@ impl Carrier<'_> {
         Ok(None)
     }
 
+    /// Appends what is decrypted to what goes inward; whether the other side has said goodbye.
+    fn decrypt(&mut self, chunk: &mut [u8]) -> std::io::Result<bool> {
+        let state = self.connection.process_new_packets().map_err(std::io::Error::other)?;
+        let mut left = state.plaintext_bytes_to_read();
+        while left > 0 {
+            let len = self.connection.reader().read(chunk)?;
+            self.inward.extend_from_slice(&chunk[..len]);
+            left -= len;
+        }
+        Ok(state.peer_has_closed())
+    }
+
     /// Reads what has come over TLS.
     fn take_in(&mut self, chunk: &mut [u8]) -> std::io::Result<Option<String>> {
         self.inward.clear();
@@ -296,14 +312,7 @@ impl Carrier<'_> {
         let (mut read, mut closed) = (Some(1), false);
         while self.inward.len() < CHUNK && !closed {
             read = would_block(self.connection.read_tls(&mut &*self.socket))?;
-            let state = self.connection.process_new_packets().map_err(std::io::Error::other)?;
-            closed = state.peer_has_closed();
-            let mut left = state.plaintext_bytes_to_read();
-            while left > 0 {
-                let len = self.connection.reader().read(chunk)?;
-                self.inward.extend_from_slice(&chunk[..len]);
-                left -= len;
-            }
+            closed = self.decrypt(chunk)?;
             if matches!(read, None | Some(0)) {
                 break;
             }
@@ -408,6 +417,37 @@ mod tests {
         let mut rest = String::new();
         (&mut &host).read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "last words");
+    }
+
+    #[test]
+    fn words_in_one_piece_with_the_handshake_arrive() {
+        let identity = identity();
+        for _ in 0..50 {
+            let (near, far) = pair();
+            let guest = plain(
+                std::thread::scope(|scope| {
+                    let guest = scope.spawn(|| {
+                        let guest = connect(near, identity.fingerprint(), Duration::from_secs(5)).unwrap();
+                        let Socket::Carried(stream, _) = &guest else { panic!("carried") };
+                        (&mut &*stream).write_all(b"hello").unwrap();
+                        guest
+                    });
+                    // The host looks late: the guest's last flight and its first words are both here.
+                    let host = scope.spawn(|| {
+                        std::thread::sleep(Duration::from_millis(1));
+                        let host = plain(identity.accept(far, Duration::from_secs(5)).unwrap());
+                        host.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                        let mut words = [0; 5];
+                        (&mut &host).read_exact(&mut words).unwrap();
+                        assert_eq!(&words, b"hello");
+                    });
+                    host.join().unwrap();
+                    guest.join()
+                })
+                .unwrap(),
+            );
+            drop(guest);
+        }
     }
 
     #[test]

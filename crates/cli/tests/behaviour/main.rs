@@ -45,6 +45,16 @@ macro_rules! behaviour {
             }
 
             #[test]
+            fn gpu_tls() {
+                compare(super::$module::$program, Backend::Gpu, Transport::Tls);
+            }
+
+            #[test]
+            fn gpu_vsock() {
+                compare(super::$module::$program, Backend::Gpu, Transport::Vsock);
+            }
+
+            #[test]
             fn noop_arena() {
                 compare(super::$module::$program, Backend::Noop, Transport::Arena);
             }
@@ -57,6 +67,16 @@ macro_rules! behaviour {
             #[test]
             fn noop_tcp() {
                 compare(super::$module::$program, Backend::Noop, Transport::Tcp);
+            }
+
+            #[test]
+            fn noop_tls() {
+                compare(super::$module::$program, Backend::Noop, Transport::Tls);
+            }
+
+            #[test]
+            fn noop_vsock() {
+                compare(super::$module::$program, Backend::Noop, Transport::Vsock);
             }
         }
     )*};

@@ -23,6 +23,10 @@ pub enum Transport {
     Unix,
     /// TCP.
     Tcp,
+    /// TCP with TLS.
+    Tls,
+    /// The unix socket of a virtual machine's monitor.
+    Vsock,
 }
 
 /// A device, and the errors that nothing caught.
@@ -37,7 +41,7 @@ pub struct Gpu {
     daemon: Option<Daemon>,
 }
 
-const TOKEN: &str = "a token for tests, long enough";
+const TOKEN: &str = "a-token-for-tests-long-enough";
 
 /// Features that programs may use where the adapter has them.
 fn features() -> wgpu::Features {
@@ -149,6 +153,7 @@ pub struct Daemon {
     child: Child,
     folder: Scratch,
     address: String,
+    ticket: String,
 }
 
 impl Daemon {
@@ -158,8 +163,14 @@ impl Daemon {
         std::fs::File::create(&token).unwrap().write_all(TOKEN.as_bytes()).unwrap();
         let log = folder.path().join("log");
         let config = folder.path().join("pontoon.toml");
-        std::fs::write(&config, "[limits]\nsessions = 512\nsessions_per_tenant = 512\n").unwrap();
+        let text = format!(
+            "http.enabled = false\n[limits]\nsessions = 512\nsessions_per_tenant = 512\n\
+             [listen]\ntls = '127.0.0.1:0'\nvms = [{{ cid = 7, uds = '{}' }}]\n",
+            folder.path().join("vm.sock").display()
+        );
+        std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        command.env("PONTOON_DATA", folder.path().join("data"));
         command
             .arg("serve")
             .arg("--config")
@@ -178,12 +189,20 @@ impl Daemon {
             .spawn()
             .expect("pontoon");
         // From here on the process is waited for, also where the daemon does not come up.
-        let mut daemon = Self { child, folder, address: String::new() };
+        let mut daemon = Self { child, folder, address: String::new(), ticket: String::new() };
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let text = std::fs::read_to_string(&log).unwrap();
-            if let Some((_, rest)) = text.split_once("listening on tcp:") {
-                daemon.address = rest.lines().next().unwrap().to_owned();
+            let said = |what: &str| {
+                text.split_once(what).and_then(|(_, rest)| rest.split_once('\n')).map(|line| line.0)
+            };
+            // The line about the virtual machine is the last one.
+            if let (Some(tcp), Some(tls), Some(_)) =
+                (said("listening on tcp:"), said("listening on tls:"), said("for the virtual machine 7"))
+            {
+                let (address, certificate) = tls.split_once(", certificate ").unwrap();
+                daemon.ticket = format!("pontoon://{TOKEN}@{address}#{certificate}");
+                daemon.address = tcp.to_owned();
                 return daemon;
             }
             assert!(Instant::now() < deadline, "the daemon does not listen: {text}");
@@ -195,6 +214,9 @@ impl Daemon {
         let socket: PathBuf = self.folder.path().join("g/pontoon.sock");
         let mut options = match transport {
             Transport::Tcp => Options::new(Endpoint::Tcp(self.address.clone())),
+            Transport::Tls => Options::new(self.ticket.parse().unwrap()),
+            // As a monitor does for its guest: what the guest dials arrives on a unix socket.
+            Transport::Vsock => Options::new(Endpoint::Unix(self.folder.path().join("vm.sock_7300"))),
             _ => Options::new(Endpoint::Unix(socket)),
         };
         options.token = TOKEN.to_owned();
