@@ -1,6 +1,6 @@
 //! The first words of a caller: the only bytes of a guest that the supervisor reads.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +16,7 @@ use rustix::net::{RecvFlags, sockopt};
 
 use crate::caller::Caller;
 use crate::control::Line;
+use crate::greetings::From;
 use crate::listen::Door;
 
 /// A caller's connection.
@@ -44,6 +45,24 @@ impl Connection {
     fn write_all(&self, bytes: &[u8]) -> std::io::Result<()> {
         sockopt::set_socket_timeout(self, sockopt::Timeout::Send, Some(Duration::from_secs(1)))?;
         pontoon_transport::send_all(self, bytes).map_err(std::io::Error::other)
+    }
+
+    /// Where it comes from, before it has said a word.
+    pub fn neighbourhood(&self) -> From {
+        match self {
+            Self::Unix(socket) => match sockopt::socket_peercred(socket) {
+                Ok(peer) => match pontoon_callers::foreign_container(peer.pid.as_raw_nonzero().get()) {
+                    Some(container) => From::Container(container),
+                    None => From::User(peer.uid.as_raw()),
+                },
+                Err(_) => From::User(u32::MAX),
+            },
+            Self::Tcp(socket) => {
+                From::Machine(socket.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()))
+            }
+            Self::Tls(_, address) => From::Machine(address.ip()),
+            Self::Vsock(_, cid) => From::Vm(*cid),
+        }
     }
 
     /// How bytes travel, for the worker.

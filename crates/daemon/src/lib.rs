@@ -10,6 +10,7 @@ pub mod cdi;
 pub mod config;
 mod control;
 pub mod forward;
+mod greetings;
 mod handshake;
 pub mod identity;
 mod listen;

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pontoon_callers::Directory;
@@ -17,12 +16,10 @@ use vsock::VsockListener;
 
 use crate::Error;
 use crate::config::Token;
+use crate::greetings::{From, Greetings, Place};
 use crate::handshake::{Connection, greet};
 use crate::session::Registry;
 use crate::tokens::Tokens;
-
-/// Callers that may be about to say who they are at once; more are hung up on.
-const MAX_GREETINGS: usize = 128;
 
 /// What every caller meets.
 #[derive(Debug)]
@@ -38,42 +35,33 @@ pub struct Door {
     /// How long a caller may take to say who it is.
     pub patience: Duration,
     /// Callers that have not said so yet.
-    pub greetings: AtomicUsize,
+    pub greetings: Greetings,
 }
 
 impl Door {
-    /// Serves one connection in a thread of its own.
+    /// Serves one connection in a thread of its own, if there is a place for it.
     fn open(self: &Arc<Self>, connection: Connection, device: Option<Arc<str>>) {
-        if let Some(connection) = self.admit(connection) {
-            self.greet(move || Some(connection), device);
+        match self.greetings.enter(connection.neighbourhood()) {
+            Some(place) => self.greet(place, move || Some(connection), device),
+            None => {
+                connection.refuse(RefusalKind::Busy, "too many callers are connecting at once: try again")
+            }
         }
-    }
-
-    /// Counts a caller in that is about to say who it is, or tells it that there are too many.
-    fn admit(&self, connection: Connection) -> Option<Connection> {
-        if self.greetings.fetch_add(1, Ordering::Relaxed) >= MAX_GREETINGS {
-            self.greetings.fetch_sub(1, Ordering::Relaxed);
-            connection.refuse(RefusalKind::Busy, "too many callers are connecting at once: try again");
-            return None;
-        }
-        Some(connection)
     }
 
     /// Serves one connection, once there is one, in a thread of its own.
     fn greet(
         self: &Arc<Self>,
+        place: Place,
         connection: impl FnOnce() -> Option<Connection> + Send + 'static,
         device: Option<Arc<str>>,
     ) {
         let door = self.clone();
         let guide = std::thread::Builder::new().name("session".into());
         let spawned = guide.spawn(move || {
-            let Some(connection) = connection() else {
-                door.greetings.fetch_sub(1, Ordering::Relaxed);
-                return;
-            };
+            let Some(connection) = connection() else { return };
             let greeted = greet(&connection, device.as_deref(), &door);
-            door.greetings.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
             match greeted {
                 Ok((hello, caller)) => door.registry.serve(&connection, &hello, &caller),
                 Err(Some((kind, message))) => {
@@ -83,8 +71,8 @@ impl Door {
                 Err(None) => {}
             }
         });
-        if spawned.is_err() {
-            self.greetings.fetch_sub(1, Ordering::Relaxed);
+        if let Err(error) = spawned {
+            log::warn!("a caller was hung up on: no thread for it: {error}");
         }
     }
 
@@ -118,10 +106,7 @@ impl Door {
                 Ok((socket, from)) => {
                     keep_alive(&socket);
                     // Who finds no place is hung up on: a refusal could only be said after a handshake.
-                    if self.greetings.fetch_add(1, Ordering::Relaxed) >= MAX_GREETINGS {
-                        self.greetings.fetch_sub(1, Ordering::Relaxed);
-                        continue;
-                    }
+                    let Some(place) = self.greetings.enter(From::Machine(from.ip())) else { continue };
                     let (identity, patience) = (identity.clone(), self.patience);
                     let shake = move || match identity.accept(socket, patience) {
                         Ok(carried) => {
@@ -133,7 +118,7 @@ impl Door {
                             None
                         }
                     };
-                    self.greet(shake, None);
+                    self.greet(place, shake, None);
                 }
                 Err(error) => pause(&error),
             }

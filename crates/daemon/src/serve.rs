@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use pontoon_transport::tls::Identity;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vsock::VsockListener;
 
+use crate::greetings::Greetings;
 use crate::listen::{self, Door};
 use crate::models::Models;
 use crate::pool::Pool;
@@ -48,7 +48,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         tokens: config.listen.tokens.clone(),
         issued: Tokens::in_folder(&paths::data_folder()),
         patience: Duration::from_secs(config.limits.handshake_seconds),
-        greetings: AtomicUsize::new(0),
+        greetings: Greetings::default(),
     });
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.into()).spawn(work).map_err(Error::io("starting a thread"))
