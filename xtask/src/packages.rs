@@ -21,10 +21,11 @@ const fn package(name: &'static str, program: Option<&'static str>, why: &'stati
     Package { name, program, why }
 }
 
-const PACKAGES: [Package; 18] = [
+const PACKAGES: [Package; 19] = [
     package("libvulkan1", None, "the Vulkan loader"),
     package("mesa-vulkan-drivers", None, "Vulkan drivers, among them lavapipe for machines without a GPU"),
     package("podman", Some("podman"), "runs containers"),
+    package("podman-compose", Some("podman-compose"), "runs a project of several containers in tests"),
     package("runc", Some("runc"), "starts podman's containers"),
     package("netavark", None, "podman's network"),
     package("aardvark-dns", None, "podman's names"),

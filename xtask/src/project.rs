@@ -61,7 +61,8 @@ impl Project {
     /// With `--target`, the flags reach neither build scripts nor macros, and the results lie in a
     /// folder of their own: nothing that the host's build made is built again.
     pub fn build_guests(&self) -> Command {
-        let mut command = self.cargo(&["build", "--profile", PROFILE, "-p", "pontoon-examples"]);
+        let mut command =
+            self.cargo(&["build", "--profile", PROFILE, "-p", "pontoon-examples", "-p", "pontoon-doctor"]);
         command.args(["--bins", "--target", &self.triple]).env("RUSTFLAGS", "-C target-feature=+crt-static");
         command
     }

@@ -2,7 +2,9 @@
 
 mod bench;
 mod cdi;
+mod compose;
 mod config;
+mod doctor;
 mod engine;
 mod gpu;
 mod model;
@@ -32,7 +34,7 @@ struct Arguments {
 const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, with one sentence on standard error; 2 wrong usage; \
 `run` passes on the exit code of the command in the container.
 
-Environment: PONTOON_HOST (where the host listens: unix:PATH or tcp:HOST:PORT), PONTOON_TOKEN (bearer token for TCP), \
+Environment: PONTOON_HOST (where the host listens: unix:PATH, tcp:HOST:PORT, vsock:CID:PORT, or a ticket of `pontoon token create`), PONTOON_TOKEN (bearer token for TCP), \
 PONTOON_LOG (error, warn, info, debug or trace).";
 
 #[derive(Subcommand)]
@@ -50,13 +52,30 @@ enum Verb {
     Run(run::Arguments),
     Cdi(cdi::Arguments),
     Token(token::Arguments),
+    Compose(compose::Arguments),
+    Doctor(doctor::Arguments),
     /// What `serve` starts: not for people
     #[command(subcommand, hide = true)]
     Worker(worker::Verb),
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().verb {
+    let words: Vec<_> = std::env::args_os().collect();
+    let result = match words.first().is_some_and(|program| compose::is_plugin(program)) {
+        true => compose::run_plugin(words),
+        false => run(Arguments::parse()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("pontoon: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, String> {
+    match arguments.verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Gpu(verb) => gpu::run(&verb),
         Verb::Engine(arguments) => engine::run(arguments),
@@ -66,14 +85,9 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(arguments),
         Verb::Cdi(arguments) => cdi::run(arguments),
         Verb::Token(arguments) => token::run(arguments),
+        Verb::Compose(arguments) => compose::run(arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Worker(verb) => worker::run(verb),
-    };
-    match result {
-        Ok(code) => code,
-        Err(message) => {
-            eprintln!("pontoon: {message}");
-            ExitCode::FAILURE
-        }
     }
 }
 

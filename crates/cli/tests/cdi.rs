@@ -48,6 +48,12 @@ impl Bench {
         let rootfs = busybox_rootfs(scratch.path())?;
         std::fs::copy(guests.join("digits"), rootfs.join("bin/digits"))
             .context("the static guest program digits")?;
+        // As it is installed: the program, and a folder of programs for guests beside it.
+        let tools = scratch.path().join("bin/guest");
+        std::fs::create_dir_all(&tools)?;
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pontoon"), scratch.path().join("bin/pontoon"))?;
+        std::fs::copy(guests.join("pontoon-doctor"), tools.join("pontoon-doctor"))
+            .context("the static pontoon-doctor")?;
         let cdi = scratch.path().join("cdi");
         let podman = Podman::new(scratch.path())?.with_cdi(&cdi)?;
         podman.available(&rootfs)?;
@@ -70,7 +76,8 @@ impl Bench {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
         command.arg("cdi").args(verb).arg("--output").arg(self.specification());
         command.arg("--config").arg(self.daemon.folder().join("pontoon.toml"));
-        command.arg("--socket").arg(self.daemon.socket()).output().unwrap()
+        command.arg("--socket").arg(self.daemon.socket());
+        command.arg("--program").arg(self.scratch.path().join("bin/pontoon")).output().unwrap()
     }
 
     fn podman(&self, options: &[&str], command: &[&str]) -> Command {
@@ -145,6 +152,44 @@ fn one_option_gives_a_container_the_gpu_and_the_models() {
     wait_until("listeners go with their containers", Duration::from_secs(10), || {
         sockets(&bench.daemon) <= idle + 2
     });
+}
+
+#[test]
+fn the_doctor_in_a_container_says_what_works_and_what_is_missing() {
+    let Some(bench) = Bench::new(POLICIES) else { return };
+    let doctor = "/opt/pontoon/pontoon-doctor";
+    let text = ok(&bench.run(&["--network", "none", "--device", ALL], &[doctor]));
+    for line in [
+        "PONTOON_HOST says unix:/run/pontoon/pontoon.sock",
+        "numbers came back doubled",
+        "MiB/s",
+        "offers 1: ",
+    ] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    let json = ok(&bench.run(&["--network", "none", "--device", ALL], &[doctor, "--json"]));
+    let findings: Value = serde_json::from_str(&json).unwrap();
+    let value = |part: &str| {
+        findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["part"] == part)
+            .and_then(|one| one["value"].as_f64())
+    };
+    assert!(value("round trip").is_some_and(|micros| micros < 20_000.0), "{json}");
+    assert!(value("upload").is_some_and(|rate| rate > 1.0), "{json}");
+    // What each device does not give is named.
+    let jobs = ["--network", "none", "--device", "pontoon.dev/gpu=jobs", "--name", "job-5"];
+    refused(&bench.run(&jobs, &[doctor]), "policies.models");
+    let words = ["--network", "none", "--device", "pontoon.dev/gpu=words"];
+    refused(&bench.run(&words, &[doctor]), "policies.bridge");
+    let tools = bench.scratch.path().join("bin/guest");
+    let mounted = format!("{}:/opt/pontoon:ro", tools.display());
+    let nothing = bench.run(&["--network", "none", "--volume", &mounted], &[doctor]);
+    refused(&nothing, "PONTOON_HOST is not set, and nobody answers");
+    refused(&nothing, "host.containers.internal:7300");
+    refused(&nothing, "no model runner answers");
 }
 
 #[test]
@@ -300,4 +345,58 @@ fn paths_that_containers_must_not_see_are_refused() {
         .unwrap();
     refused(&output, "nothing but sockets");
     assert!(!Path::new("/tmp/pontoon.json").exists());
+}
+
+const PROJECT: &str = r#"
+services:
+  trainer:
+    image: localhost/guest
+    network_mode: none
+    devices: ["pontoon.dev/gpu=all"]
+    command: ["/bin/sh", "-c", "/bin/digits --json && wget -q -O - $$OPENAI_BASE_URL/models; echo models: $$?"]
+  talker:
+    image: localhost/guest
+    network_mode: none
+    devices: ["pontoon.dev/gpu=all"]
+    command: ["/bin/sh", "-c", "/bin/digits --json; echo digits: $$?; wget -q -O - $$OPENAI_BASE_URL/models"]
+"#;
+
+const SERVICES: &str = "
+[[policies]]
+name = 'trainers'
+match = { project = 'shop', service = 'trainer' }
+tenant = 'training'
+models = false
+
+[[policies]]
+name = 'talkers'
+match = { project = 'shop', service = 'talker' }
+tenant = 'talking'
+bridge = false
+";
+
+#[test]
+fn services_of_one_project_have_policies_of_their_own() {
+    let Some(bench) = Bench::new(SERVICES) else { return };
+    let compose = bench.podman.compose();
+    if !ready(compose.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}"))) {
+        return;
+    }
+    bench.podman.import(&bench.rootfs, "localhost/guest").unwrap();
+    let folder = bench.scratch.path().join("shop");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("docker-compose.yml"), PROJECT).unwrap();
+    let mut compose = compose.unwrap();
+    let output =
+        compose.args(["--project-name", "shop", "up", "--no-color"]).current_dir(&folder).output().unwrap();
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said);
+    // The trainer computes and has no models; the talker has models and does not compute.
+    assert!(said.contains("via Pontoon") && said.contains("models: 1"), "{said}");
+    assert!(
+        said.contains("'talkers' does not give") && said.contains("digits: 1") && said.contains("toy-chat"),
+        "{said}"
+    );
+    let log = bench.daemon.log();
+    assert!(log.contains("tenant training") && log.contains("service trainer of project shop"), "{log}");
 }

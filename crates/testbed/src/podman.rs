@@ -47,12 +47,23 @@ impl Podman {
 
     /// `podman`, to be given its arguments.
     pub fn command(&self) -> Command {
+        self.started(&self.program)
+    }
+
+    /// `podman-compose`, to be given its arguments.
+    pub fn compose(&self) -> anyhow::Result<Command> {
+        let program =
+            find_tool("podman-compose").context("podman-compose is missing (Debian: podman-compose)")?;
+        Ok(self.started(&program))
+    }
+
+    fn started(&self, program: &Path) -> Command {
         let mut command = match &self.cdi {
-            None => Command::new(&self.program),
+            None => Command::new(program),
             Some(folder) => {
                 let mut command = Command::new("unshare");
                 let script = "mount --bind \"$0\" /etc/cdi && exec \"$@\"";
-                command.args(["--mount", "sh", "-c", script]).arg(folder).arg(&self.program);
+                command.args(["--mount", "sh", "-c", script]).arg(folder).arg(program);
                 command
             }
         };

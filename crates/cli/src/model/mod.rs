@@ -6,7 +6,7 @@ mod bars;
 mod bench;
 mod configure;
 mod df;
-mod http;
+pub mod http;
 mod inspect;
 mod logs;
 mod ls;

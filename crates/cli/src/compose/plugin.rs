@@ -1,0 +1,162 @@
+//! Pontoon as Docker's CLI plug-in `docker-model`: what `docker compose` asks for `models:`, and what people type.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use serde_json::json;
+
+use crate::model::http::Daemon;
+
+/// Name of the plug-in's file.
+const NAME: &str = "docker-model";
+/// The release of Docker's own plug-in whose command line this one speaks. Compose configures models from 1.0.6 on.
+const SPOKEN: &str = "v1.1.0";
+/// Where another plug-in waits to be put back.
+const BEFORE: &str = "docker-model.before-pontoon";
+
+/// Whether this program was started under the plug-in's name.
+pub fn is_plugin(program: &std::ffi::OsStr) -> bool {
+    Path::new(program).file_name().is_some_and(|name| name == NAME)
+}
+
+/// Answers as the plug-in.
+pub fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
+    let mut words: Vec<String> =
+        words.into_iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    // Docker's CLI repeats the plug-in's name, Compose does not.
+    if words.first().is_some_and(|word| word == "model") {
+        words.remove(0);
+    }
+    match words.first().map_or("help", String::as_str) {
+        "docker-cli-plugin-metadata" => crate::print_json(&json!({
+            "SchemaVersion": "0.1.0",
+            "Vendor": "Pontoon",
+            "Version": SPOKEN,
+            "ShortDescription": "Models on this host, run by Pontoon",
+        }))?,
+        "version" => {
+            println!("Pontoon {}, speaks as Docker Model Runner's CLI {SPOKEN}", env!("CARGO_PKG_VERSION"))
+        }
+        "status" => status(words.iter().any(|word| word == "--json"))?,
+        "configure" => configure(&words[1..])?,
+        "install-runner" | "start-runner" | "reinstall-runner" => {
+            println!("Pontoon runs models itself: `pontoon serve`");
+        }
+        _ => {
+            let line = ["pontoon".to_owned(), "model".to_owned()].into_iter().chain(words);
+            return crate::run(crate::Arguments::parse_from(line));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn daemon() -> Result<Daemon, String> {
+    Daemon::here(&crate::config::ConfigFile::default().read()?)
+}
+
+/// Compose reads the endpoint from here, and merges standard error in: nothing else may be printed.
+fn status(as_json: bool) -> Result<(), String> {
+    let endpoint = format!("http://127.0.0.1:{}/engines/v1/", pontoon_wiring::MODELS_PORT);
+    let running = daemon()?.get("/health");
+    match (as_json, running) {
+        (true, running) => crate::print_json(&json!({
+            "running": running.is_ok(), "backends": { "llama.cpp": "running" }, "kind": "Pontoon", "endpoint": endpoint,
+            "endpointHost": endpoint,
+        })),
+        (false, Ok(_)) => {
+            println!("Pontoon's model runner is running at {endpoint}");
+            Ok(())
+        }
+        (false, Err(message)) => Err(message),
+    }
+}
+
+/// `configure [--context-size N] MODEL [-- FLAGS]`; the daemon judges the flags.
+fn configure(words: &[String]) -> Result<(), String> {
+    let (ours, flags) = match words.iter().position(|word| word == "--") {
+        Some(at) => (&words[..at], &words[at + 1..]),
+        None => (words, &[][..]),
+    };
+    let (mut model, mut context) = (None, None);
+    let mut rest = ours.iter();
+    while let Some(word) = rest.next() {
+        let (name, value) =
+            word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+        match name {
+            "--context-size" => {
+                let value = value.or_else(|| rest.next().map(String::as_str)).unwrap_or_default();
+                let tokens: u32 =
+                    value.parse().map_err(|_| format!("--context-size '{value}' is no number of tokens"))?;
+                context = Some(tokens);
+            }
+            option if option.starts_with('-') => {
+                return Err(format!(
+                    "configure does not know {option}; `pontoon model configure` sets every setting"
+                ));
+            }
+            name if model.is_none() => model = Some(name.to_owned()),
+            name => return Err(format!("one model at a time: '{name}' is one too many")),
+        }
+    }
+    let model = model.ok_or("configure: no model is named")?;
+    let mut body = json!({ "model": model, "runtime-flags": flags });
+    if let Some(tokens) = context {
+        body["context-size"] = json!(tokens);
+    }
+    daemon()?.post("/engines/_configure", &body).map(drop)
+}
+
+fn folder() -> PathBuf {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || named("HOME").unwrap_or_else(|| "/".into()).join(".docker");
+    named("DOCKER_CONFIG").unwrap_or_else(home).join("cli-plugins")
+}
+
+/// Whether a file is a link to this program.
+fn is_ours(path: &Path) -> bool {
+    let own = std::env::current_exe().ok();
+    own.is_some() && std::fs::canonicalize(path).ok() == own.and_then(|own| std::fs::canonicalize(own).ok())
+}
+
+pub fn install(force: bool) -> Result<ExitCode, String> {
+    let folder = folder();
+    let (plugin, before) = (folder.join(NAME), folder.join(BEFORE));
+    let failed = |error: std::io::Error| format!("{}: {error}", plugin.display());
+    let program = std::env::current_exe().map_err(failed)?;
+    if is_ours(&plugin) {
+        println!("{} is Pontoon already", plugin.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    if plugin.symlink_metadata().is_ok() {
+        if !force {
+            return Err(format!(
+                "{} is another program: --force takes its place, `uninstall` puts it back",
+                plugin.display()
+            ));
+        }
+        std::fs::rename(&plugin, &before).map_err(failed)?;
+    }
+    std::os::unix::fs::symlink(&program, &plugin).map_err(failed)?;
+    println!("{} is Pontoon now; `docker compose` asks it for `models:`", plugin.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn uninstall() -> Result<ExitCode, String> {
+    let (plugin, before) = (folder().join(NAME), folder().join(BEFORE));
+    let failed = |error: std::io::Error| format!("{}: {error}", plugin.display());
+    if plugin.symlink_metadata().is_ok() {
+        let link = std::fs::read_link(&plugin).unwrap_or_default();
+        if !is_ours(&plugin) && link.file_name() != Some("pontoon".as_ref()) {
+            return Err(format!("{} is not Pontoon's; it is left alone", plugin.display()));
+        }
+        std::fs::remove_file(&plugin).map_err(failed)?;
+    }
+    if before.symlink_metadata().is_ok() {
+        std::fs::rename(&before, &plugin).map_err(failed)?;
+        println!("{} is again what it was", plugin.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
