@@ -40,12 +40,15 @@ impl CallersConfig {
     }
 }
 
+/// A container and its first process.
+type Known = (Container, Option<i32>);
+
 /// Knows callers and policies.
 #[derive(Debug, Default)]
 pub struct Directory {
     policies: Vec<Policy>,
     engines: Vec<PathBuf>,
-    remembered: Mutex<HashMap<String, (Instant, Container)>>,
+    remembered: Mutex<HashMap<String, (Instant, Known)>>,
 }
 
 impl Directory {
@@ -65,18 +68,29 @@ impl Directory {
     }
 
     /// The process at the other end of a unix socket, `device` naming the policy whose socket it is. May ask an
-    /// engine, which takes milliseconds the first time, two seconds where it hangs.
-    pub fn of_process(&self, pid: Option<i32>, uid: u32, device: Option<&str>) -> Facts {
+    /// engine, which takes milliseconds the first time, two seconds where it hangs. None where the process has ended:
+    /// then nobody can say where it was, and who else holds its socket.
+    pub fn of_process(&self, pid: Option<i32>, uid: u32, device: Option<&str>) -> Option<Facts> {
+        let facts = Facts { uid: Some(uid), device: device.map(str::to_owned), ..Facts::default() };
         // No id: a process outside our pid namespace. A user is all that can be told of it.
-        let pid = pid.filter(|pid| *pid > 0);
-        Facts {
-            via: Via::Unix,
-            pid,
-            process: pid.map(process::name),
-            uid: Some(uid),
-            container: pid.and_then(process::foreign_container).map(|id| self.container(&id)),
-            token: None,
-            device: device.map(str::to_owned),
+        let Some(pid) = pid.filter(|pid| *pid > 0) else { return Some(facts) };
+        let groups = process::groups(pid)?;
+        let container = process::foreign_in(&groups).and_then(|id| self.container_of(id, &groups));
+        Some(Facts { pid: Some(pid), process: Some(process::name(pid)), container, ..facts })
+    }
+
+    /// The container of a process with these control groups; none where its engine says that it is elsewhere.
+    fn container_of(&self, id: &str, groups: &str) -> Option<Container> {
+        let (container, first) = self.container(id);
+        match first {
+            Some(first) if !process::is_in(groups, id, first) => {
+                log::warn!(
+                    "a process poses as container {}, whose processes are elsewhere",
+                    container.short()
+                );
+                None
+            }
+            _ => Some(container),
         }
     }
 
@@ -84,13 +98,14 @@ impl Directory {
     pub fn of_container(&self, id: &str, device: Option<&str>) -> Facts {
         Facts {
             via: Via::Forwarded,
-            container: Some(self.container(id)),
+            container: Some(self.container(id).0),
             device: device.map(str::to_owned),
             ..Facts::default()
         }
     }
 
-    fn container(&self, id: &str) -> Container {
+    /// What is known of a container, and its first process where its engine says it.
+    fn container(&self, id: &str) -> Known {
         let now = Instant::now();
         {
             let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,8 +118,8 @@ impl Directory {
         let found =
             self.engines.iter().filter(|socket| socket.exists()).find_map(|one| engine::inspect(one, id));
         let (container, holds) = match found {
-            Some(container) => (container, KNOWN),
-            None => (Container::unknown(id), UNKNOWN),
+            Some((container, first)) => ((container, Some(first).filter(|first| *first > 0)), KNOWN),
+            None => ((Container::unknown(id), None), UNKNOWN),
         };
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= MAX_REMEMBERED {
@@ -124,9 +139,13 @@ mod tests {
     #[test]
     fn this_process_is_known() {
         let own = rustix::process::getpid().as_raw_nonzero().get();
-        let facts = Directory::default().of_process(Some(own), 1000, None);
+        let facts = Directory::default().of_process(Some(own), 1000, None).unwrap();
         assert_eq!((facts.pid, facts.uid), (Some(own), Some(1000)));
         assert_ne!(facts.process.as_deref(), Some("?"));
         assert_eq!(facts.container, None, "our own container is not a caller's");
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = ended.id() as i32;
+        ended.wait().unwrap();
+        assert_eq!(Directory::default().of_process(Some(pid), 0, None), None, "who is gone is nobody");
     }
 }

@@ -22,6 +22,14 @@ struct Inspected {
     #[serde(default)]
     name: String,
     config: Config,
+    #[serde(default)]
+    state: State,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "PascalCase")]
+struct State {
+    pid: i32,
 }
 
 #[derive(Deserialize)]
@@ -33,8 +41,9 @@ struct Config {
     labels: Option<std::collections::BTreeMap<String, String>>,
 }
 
-/// Asks one engine; nothing where it does not know the container or does not answer.
-pub fn inspect(socket: &Path, id: &str) -> Option<Container> {
+/// Asks one engine; the container and its first process, or nothing where the engine does not know it or does not
+/// answer.
+pub fn inspect(socket: &Path, id: &str) -> Option<(Container, i32)> {
     if !Container::is_id(id) {
         return None;
     }
@@ -53,13 +62,14 @@ pub fn inspect(socket: &Path, id: &str) -> Option<Container> {
             .cloned()
     };
     let filled = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Some(Container {
+    let container = Container {
         id: id.to_owned(),
         name: filled(found.name.trim_start_matches('/')),
         image: filled(&found.config.image),
         project: label("project"),
         service: label("service"),
-    })
+    };
+    Some((container, found.state.pid))
 }
 
 /// The body of a successful answer. HTTP/1.0, so that an answer ends with its connection and comes in one piece.
@@ -107,10 +117,11 @@ mod tests {
         let id = "0a".repeat(32);
         let (path, served) = answering(concat!(
             "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n",
-            r#"{"Id":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","Name":"/web","Image":"sha256:1","Config":{"#,
+            r#"{"Id":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","Name":"/web","Image":"sha256:1","State":{"Pid":17},"Config":{"#,
             r#""Image":"acme/web:1","Labels":{"com.docker.compose.project":"shop","com.docker.compose.service":"front"}}}"#
         ));
-        let found = inspect(&path, &id).unwrap();
+        let (found, pid) = inspect(&path, &id).unwrap();
+        assert_eq!(pid, 17);
         assert!(served.join().unwrap().starts_with(&format!("GET /containers/{id}/json HTTP/1.0\r\n")));
         assert_eq!((found.name.as_deref(), found.image.as_deref()), (Some("web"), Some("acme/web:1")));
         assert_eq!((found.project.as_deref(), found.service.as_deref()), (Some("shop"), Some("front")));

@@ -49,7 +49,7 @@ fn yes() -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
-    /// The container's name, or its id.
+    /// The container's name; or its id, as 12 or 64 hexadecimal digits.
     pub container: Option<String>,
     /// The container's image.
     pub image: Option<String>,
@@ -57,7 +57,7 @@ pub struct Match {
     pub project: Option<String>,
     /// The container's Compose service.
     pub service: Option<String>,
-    /// The user of the calling process.
+    /// The user of the calling process, outside of containers.
     pub uid: Option<u32>,
     /// The virtual machine's vsock context id.
     pub vm: Option<u32>,
@@ -82,11 +82,6 @@ pub struct PolicyLimits {
 }
 
 impl Match {
-    /// Whether it asks for what only a container's engine knows.
-    pub fn needs_engine(&self) -> bool {
-        self.container.is_some() || self.image.is_some() || self.project.is_some() || self.service.is_some()
-    }
-
     fn holds(&self, facts: &Facts) -> bool {
         let container = facts.container.as_ref();
         let of =
@@ -95,16 +90,23 @@ impl Match {
             None => true,
             Some(pattern) => text.is_some_and(|text| WildMatch::new(pattern).matches(text)),
         };
-        let container_holds = like(&self.container, of(|one| &one.name))
-            || like(&self.container, container.map(|one| one.id.as_str()));
-        container_holds
+        // An id is meant only where one is written: a pattern for names would fit strangers' ids by chance.
+        let by_id = self.container.as_deref().filter(|text| is_id(text));
+        let named = by_id.is_some_and(|id| container.is_some_and(|one| one.id.starts_with(id)))
+            || like(&self.container, of(|one| &one.name));
+        named
             && like(&self.image, of(|one| &one.image))
             && like(&self.project, of(|one| &one.project))
             && like(&self.service, of(|one| &one.service))
             && like(&self.token, facts.token.as_deref())
-            && self.uid.is_none_or(|uid| facts.uid == Some(uid))
+            && self.uid.is_none_or(|uid| facts.uid == Some(uid) && container.is_none())
             && self.vm.is_none_or(|vm| facts.via == Via::Vsock(vm))
     }
+}
+
+/// Whether a text is an id of a container, whole or as engines print it.
+fn is_id(text: &str) -> bool {
+    matches!(text.len(), 12 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl Policy {
@@ -224,7 +226,7 @@ mod tests {
     fn the_first_policy_that_fits_holds() {
         let policies = [
             policy("trainers", Match { container: Some("train-*".into()), ..Match::default() }),
-            policy("acme", Match { image: Some("*/acme/*".into()), uid: Some(0), ..Match::default() }),
+            policy("acme", Match { image: Some("*/acme/*".into()), ..Match::default() }),
         ];
         let name = |facts: &Facts| match decide(&policies, facts) {
             Verdict::Policy(policy) => policy.name.clone(),
@@ -237,6 +239,18 @@ mod tests {
         unknown.container = Some(Container::unknown(&"ab".repeat(32)));
         assert_eq!(name(&unknown), "Everybodys", "what no engine confirms does not match");
         assert_eq!(name(&Facts { uid: Some(0), ..Facts::default() }), "Everybodys");
+    }
+
+    #[test]
+    fn ids_and_users_are_meant_exactly() {
+        let holds = |callers: Match, facts: &Facts| policy("p", callers).callers.holds(facts);
+        let container = facts("web", "x");
+        let by = |text: &str| Match { container: Some(text.into()), ..Match::default() };
+        assert!(holds(by("abababababab"), &container) && holds(by(&"ab".repeat(32)), &container));
+        assert!(!holds(by("a*"), &container), "a pattern is for names");
+        let root = Match { uid: Some(0), ..Match::default() };
+        assert!(!holds(root.clone(), &container), "root in a container is not the host's");
+        assert!(holds(root, &Facts { uid: Some(0), ..Facts::default() }));
     }
 
     #[test]

@@ -103,8 +103,9 @@ fn local_socket() -> Result<std::path::PathBuf, String> {
         Err(_) => Ok(pontoon_daemon::paths::default_socket()),
         Ok(host) => match host.parse() {
             Ok(pontoon_transport::Endpoint::Unix(path)) => Ok(path),
-            Ok(_) => Err(format!(
-                "PONTOON_HOST is {host}: this verb asks the daemon on this machine, over unix:PATH"
+            // Shown without a ticket's secret.
+            Ok(other) => Err(format!(
+                "PONTOON_HOST is {other}: this verb asks the daemon on this machine, over unix:PATH"
             )),
             Err(error) => Err(format!("PONTOON_HOST: {error}")),
         },

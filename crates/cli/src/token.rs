@@ -14,7 +14,7 @@ use crate::table;
 /// Let other machines in
 ///
 /// `create` prints one line that holds all that a guest on another machine needs: this host's address, the fingerprint
-/// of its certificate, and a secret. The guest sets PONTOON_HOST to it. The daemon must listen: `tls = "0.0.0.0:7300"`
+/// of its certificate, and a secret. The guest sets PONTOON_HOST to it. The daemon must listen: `tls = "0.0.0.0:7301"`
 /// under [listen] in pontoon.toml.
 ///
 /// Example, on the host and then on the guest:
@@ -105,7 +105,7 @@ fn create(
 /// Where guests reach the daemon's TLS listener.
 fn own_address(config: &Config) -> Result<String, String> {
     let listen = config.listen.tls.as_deref().ok_or(
-        "the daemon does not listen for other machines: set `tls = \"0.0.0.0:7300\"` under [listen] in pontoon.toml, or name an address with --address",
+        "the daemon does not listen for other machines: set `tls = \"0.0.0.0:7301\"` under [listen] in pontoon.toml, or name an address with --address",
     )?;
     let Ok(socket) = listen.parse::<SocketAddr>() else { return Ok(listen.to_owned()) };
     if !socket.ip().is_unspecified() {

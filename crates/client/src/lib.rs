@@ -67,19 +67,23 @@ impl Options {
         }
     }
 
-    /// Options from `PONTOON_HOST` (where it is not set, [`places`] are tried), `PONTOON_TOKEN` and
+    /// Options from `PONTOON_HOST` (where it is not set, [`places`] are tried), `PONTOON_TOKEN` (not sent over
+    /// TCP to a host that was only found) and
     /// `PONTOON_SHARED_MEMORY` (`0` turns it off).
     ///
     /// # Errors
     /// [`Error::Address`] where `PONTOON_HOST` is no address, [`Error::Nowhere`] where it is not set and no host
     /// answers anywhere.
     pub fn from_environment() -> Result<Self, Error> {
-        let endpoint = match std::env::var("PONTOON_HOST") {
-            Ok(host) => host.parse()?,
-            Err(_) => places::find()?,
+        let named = std::env::var("PONTOON_HOST").ok();
+        let endpoint = match &named {
+            Some(host) => host.parse()?,
+            None => places::find()?,
         };
         let mut options = Self::new(endpoint);
-        options.token = std::env::var("PONTOON_TOKEN").unwrap_or_default();
+        // Who answers to a name that was only tried may be anybody: a secret goes to the host that was named.
+        let sent = named.is_some() || !matches!(options.endpoint, Endpoint::Tcp(_));
+        options.token = std::env::var("PONTOON_TOKEN").ok().filter(|_| sent).unwrap_or_default();
         options.shared_memory = std::env::var("PONTOON_SHARED_MEMORY").as_deref() != Ok("0");
         Ok(options)
     }

@@ -25,6 +25,7 @@ pub fn all() -> Vec<Endpoint> {
     let mut sockets = vec![PathBuf::from(CONTAINER_SOCKET)];
     sockets.extend(
         std::env::var_os("XDG_RUNTIME_DIR")
+            .filter(|folder| !folder.is_empty())
             .map(|folder| Path::new(&folder).join("pontoon/guest/pontoon.sock")),
     );
     sockets.push("/run/pontoon/guest/pontoon.sock".into());

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pontoon_callers::Container;
 use serde::{Deserialize, Serialize};
@@ -171,6 +171,11 @@ fn question(stream: &UnixStream) -> std::io::Result<(Vec<u8>, Vec<OwnedFd>)> {
 }
 
 fn forwarded(desk: &Desk, forward: Forward, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    // Containers that start with the host come before the model runner is ready.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while desk.forwards.get().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let forwards = desk
         .forwards
         .get()

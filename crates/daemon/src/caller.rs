@@ -3,6 +3,8 @@
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use pontoon_callers::{Directory, Facts, Policy, Verdict};
 use pontoon_wire::hello::RefusalKind;
 
@@ -30,11 +32,16 @@ impl Caller {
         device: Option<&str>,
         directory: &Directory,
     ) -> Result<Self, (RefusalKind, String)> {
-        let credentials = rustix::net::sockopt::socket_peercred(socket).map_err(|error| {
-            (RefusalKind::Unauthorized, format!("the system does not say who is calling: {error}"))
-        })?;
-        let (pid, uid) = (credentials.pid.as_raw_nonzero().get(), credentials.uid.as_raw());
-        Self::of(directory.of_process(Some(pid), uid, device), directory)
+        let refuse = |message: String| (RefusalKind::Unauthorized, message);
+        let credentials = getsockopt(socket, PeerCredentials)
+            .map_err(|error| refuse(format!("the system does not say who is calling: {error}")))?;
+        let facts =
+            directory.of_process(Some(credentials.pid()), credentials.uid(), device).ok_or_else(|| {
+                refuse(
+                    "the process that opened this connection has ended, so nobody can say whose it is".into(),
+                )
+            })?;
+        Self::of(facts, directory)
     }
 
     /// A caller whose facts are known.

@@ -119,9 +119,9 @@ pub fn refresh(
     program: &Path,
     places: &[PathBuf],
 ) -> Result<Vec<(PathBuf, Written)>, Error> {
-    let (socket, text) = (config.socket(), text(config, program)?);
+    let socket = config.socket();
     let ours = |path: &&PathBuf| std::fs::read_to_string(path).is_ok_and(|text| is_of(&text, &socket));
-    places.iter().filter(ours).map(|path| Ok((path.clone(), write(path, &text)?))).collect()
+    places.iter().filter(ours).map(|path| Ok((path.clone(), write(path, &text(config, program)?)?))).collect()
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub struct Listen {
     pub vms: Vec<Vm>,
 }
 
-/// A virtual machine whose monitor (Firecracker, cloud-hypervisor, vhost-device-vsock, libkrun) offers its vsock as a
+/// A virtual machine whose monitor (Firecracker, cloud-hypervisor, vhost-device-vsock) offers its vsock as a
 /// unix socket `uds`: what the guest dials on port P of context id 2 arrives on the socket `uds_P`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

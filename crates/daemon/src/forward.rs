@@ -66,6 +66,9 @@ impl Forwards {
             return Err(format!("'{}' is no container id", forward.container));
         }
         let pid = Pid::from_raw(forward.pid).ok_or_else(|| format!("{} is no process id", forward.pid))?;
+        if same_network(forward.pid) {
+            return Err("the container shares the host's network".into());
+        }
         let process = pidfd_open(pid, PidfdFlags::empty())
             .map_err(|error| format!("the container's process {}: {error}", forward.pid))?;
         let gone =
@@ -110,6 +113,10 @@ pub fn hook(state: impl Read, admin: &Path, device: Option<String>) -> Result<()
     if !Container::is_id(&state.id) {
         return Err(format!("the container's id is '{}'; 64 hexadecimal digits are needed", state.id));
     }
+    // A container on the host's network has the host's own port, if any; another one would be everybody's.
+    if same_network(state.pid) {
+        return Ok(());
+    }
     let Some(listener) = listener_in(state.pid).map_err(|error| {
         format!("the model runner's port cannot be opened in the network of process {}: {error}", state.pid)
     })?
@@ -126,6 +133,12 @@ pub fn hook(state: impl Read, admin: &Path, device: Option<String>) -> Result<()
         Answer::Error(message) => Err(message),
         _ => Err("the daemon gave another answer than was asked for".into()),
     }
+}
+
+/// Whether a process is in this one's network.
+fn same_network(pid: i32) -> bool {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    network("self").is_some_and(|own| network(&pid.to_string()) == Some(own))
 }
 
 /// A listener on the model runner's port in the network of a process; none where the port is taken there.

@@ -2,7 +2,7 @@
 //! the door takes the places of its own neighbourhood and nobody else's.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Places in all.
@@ -19,8 +19,20 @@ pub enum From {
     User(u32),
     /// A virtual machine.
     Vm(u32),
-    /// Another machine.
+    /// Another machine: its address, or the network of an IPv6 address, of which a machine has many.
     Machine(IpAddr),
+}
+
+impl From {
+    /// Another machine.
+    pub fn machine(address: IpAddr) -> Self {
+        Self::Machine(match address {
+            IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
+                Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()
+            }
+            other => other,
+        })
+    }
 }
 
 /// The places.
@@ -77,6 +89,9 @@ mod tests {
         let mut flood: Vec<Place> = (0..MAX_EACH).map(|_| greetings.enter(From::User(7)).unwrap()).collect();
         assert!(greetings.enter(From::User(7)).is_none());
         assert!(greetings.enter(From::User(8)).is_some() && greetings.enter(From::Vm(7)).is_some());
+        let machine = |address: &str| From::machine(address.parse().unwrap());
+        assert_eq!(machine("2001:db8::1"), machine("2001:db8::2"));
+        assert_ne!(machine("2001:db8::1"), machine("2001:db8:0:1::1"));
         flood.pop();
         assert!(greetings.enter(From::User(7)).is_some(), "a place that is given back can be taken again");
         drop(flood);

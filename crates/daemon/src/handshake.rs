@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use pontoon_callers::{Facts, Via};
 use pontoon_wire::event::{Event, Message};
 use pontoon_wire::frame::{self, Header, code};
@@ -50,17 +52,17 @@ impl Connection {
     /// Where it comes from, before it has said a word.
     pub fn neighbourhood(&self) -> From {
         match self {
-            Self::Unix(socket) => match sockopt::socket_peercred(socket) {
-                Ok(peer) => match pontoon_callers::foreign_container(peer.pid.as_raw_nonzero().get()) {
+            Self::Unix(socket) => match getsockopt(socket, PeerCredentials) {
+                Ok(peer) => match pontoon_callers::foreign_container(peer.pid()) {
                     Some(container) => From::Container(container),
-                    None => From::User(peer.uid.as_raw()),
+                    None => From::User(peer.uid()),
                 },
                 Err(_) => From::User(u32::MAX),
             },
             Self::Tcp(socket) => {
-                From::Machine(socket.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()))
+                From::machine(socket.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()))
             }
-            Self::Tls(_, address) => From::Machine(address.ip()),
+            Self::Tls(_, address) => From::machine(address.ip()),
             Self::Vsock(_, cid) => From::Vm(*cid),
         }
     }

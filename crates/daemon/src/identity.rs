@@ -42,7 +42,14 @@ fn make(folder: &Path) -> Result<(), Error> {
     let made = rcgen::generate_simple_self_signed(["pontoon".to_owned()])
         .map_err(|error| failed(std::io::Error::other(error)))?;
     std::fs::create_dir_all(folder).map_err(failed)?;
-    // The certificate comes last: with it, both are there. Who made one first wins.
+    // Alone: a key of one and a certificate of another would be of no use.
+    let lock =
+        std::fs::File::options().create(true).append(true).open(folder.join("lock")).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    if folder.join("certificate.pem").exists() {
+        return Ok(());
+    }
+    // The certificate comes last: with it, both are there.
     for (name, mode, text) in
         [("key.pem", 0o600, made.signing_key.serialize_pem()), ("certificate.pem", 0o644, made.cert.pem())]
     {

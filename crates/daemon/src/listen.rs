@@ -106,7 +106,7 @@ impl Door {
                 Ok((socket, from)) => {
                     keep_alive(&socket);
                     // Who finds no place is hung up on: a refusal could only be said after a handshake.
-                    let Some(place) = self.greetings.enter(From::Machine(from.ip())) else { continue };
+                    let Some(place) = self.greetings.enter(From::machine(from.ip())) else { continue };
                     let (identity, patience) = (identity.clone(), self.patience);
                     let shake = move || match identity.accept(socket, patience) {
                         Ok(carried) => {
@@ -132,6 +132,13 @@ impl Door {
                 .accept()
                 .and_then(|(socket, from)| Ok((socket.as_fd().try_clone_to_owned()?, from)))
             {
+                // 0 to 2 are the hypervisor, this host itself and its host: no virtual machine of ours.
+                Ok((_, from)) if from.cid() < 3 => {
+                    log::info!(
+                        "a caller on the vsock with context id {} was hung up on: it is no guest",
+                        from.cid()
+                    );
+                }
                 Ok((socket, from)) => self.open(Connection::Vsock(socket, from.cid()), None),
                 Err(error) => pause(&error),
             }

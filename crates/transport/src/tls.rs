@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -24,6 +24,8 @@ use crate::{Fingerprint, Socket};
 
 /// Plain bytes that are taken from one side before the other has got rid of them.
 const CHUNK: usize = 256 * 1024;
+/// How long a side may take for what is left once the other has ended.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +184,7 @@ fn carry(socket: TcpStream, mut connection: Connection, patience: Duration) -> R
     let reason = Arc::new(OnceLock::new());
     let told = reason.clone();
     std::thread::Builder::new().name("tls".into()).spawn(move || {
-        let ended = Carrier { socket: &socket, plain: &ours, connection, inward: Vec::new(), at: 0 }.run();
+        let ended = Carrier::new(&socket, &ours, connection).run();
         let _ = told.set(ended);
         let _ = ours.shutdown(std::net::Shutdown::Both);
         let _ = socket.shutdown(std::net::Shutdown::Both);
@@ -232,7 +234,8 @@ fn shake_hands(socket: &TcpStream, connection: &mut Connection, deadline: Instan
     Ok(())
 }
 
-/// Carries bytes between TLS and the plain end, in one thread.
+/// Carries bytes between TLS and the plain end, in one thread. Nothing in it blocks but `poll`, and once a side has
+/// ended the other one has [`GRACE`] to take what is left.
 struct Carrier<'a> {
     socket: &'a TcpStream,
     plain: &'a UnixStream,
@@ -240,9 +243,34 @@ struct Carrier<'a> {
     /// Plain bytes on their way inward, from `at` on.
     inward: Vec<u8>,
     at: usize,
+    /// Whether the network's side will send no more; there may be something left to read.
+    outside_gone: bool,
+    /// Why the network's side has ended, once all of it is read.
+    outside_ended: Option<String>,
+    /// Whether the plain end is closed and read to its end.
+    inside_ended: bool,
+    /// Whether the plain end is closed; there may be something left to read.
+    inside_gone: bool,
+    /// When all ends, once one side has.
+    deadline: Option<Instant>,
 }
 
-impl Carrier<'_> {
+impl<'a> Carrier<'a> {
+    fn new(socket: &'a TcpStream, plain: &'a UnixStream, connection: Connection) -> Self {
+        Self {
+            socket,
+            plain,
+            connection,
+            inward: Vec::new(),
+            at: 0,
+            outside_gone: false,
+            outside_ended: None,
+            inside_ended: false,
+            inside_gone: false,
+            deadline: None,
+        }
+    }
+
     /// Carries until one side ends; why it did.
     fn run(mut self) -> String {
         let mut chunk = vec![0; CHUNK];
@@ -261,36 +289,84 @@ impl Carrier<'_> {
 
     fn step(&mut self, chunk: &mut [u8]) -> std::io::Result<Option<String>> {
         let (inward, outward) = (self.at < self.inward.len(), self.connection.wants_write());
-        let when = |wanted: bool, flag: PollFlags| if wanted { flag } else { PollFlags::empty() };
-        let mut set = [
-            PollFd::new(self.socket, when(!inward, PollFlags::IN) | when(outward, PollFlags::OUT)),
-            PollFd::new(self.plain, when(!outward, PollFlags::IN) | when(inward, PollFlags::OUT)),
-        ];
-        match rustix::event::poll(&mut set, None) {
-            Err(rustix::io::Errno::INTR) => return Ok(None),
-            other => other?,
-        };
-        let (outside, inside) = (set[0].revents(), set[1].revents());
-        if outward && outside.contains(PollFlags::OUT) {
+        if let Some(reason) = self.over(inward, outward) {
+            return Ok(Some(reason));
+        }
+        let (outside, inside) = self.wait(inward, outward)?;
+        if outside.contains(PollFlags::RDHUP) {
+            self.outside_gone = true;
+            self.ending();
+        }
+        if outward && outside.intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR) {
             would_block(self.connection.write_tls(&mut &*self.socket))?;
         }
-        if !inward
-            && outside.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
-            && let Some(ended) = self.take_in(chunk)?
-        {
-            return Ok(Some(ended));
+        if !inward && self.outside_ended.is_none() && !outside.is_empty() {
+            self.take_in(chunk)?;
+        } else if outside.intersects(PollFlags::HUP | PollFlags::ERR) && !outward {
+            // Nobody is left there to hear or to say anything.
+            return Ok(Some(self.outside_ended.take().unwrap_or_else(|| "the connection broke".into())));
         }
-        if self.at < self.inward.len() {
+        if self.at < self.inward.len() && !self.inside_gone {
             self.hand_in()?;
         }
-        if !outward && inside.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        if inside.intersects(PollFlags::HUP | PollFlags::ERR) {
+            self.inside_gone = true;
+            self.ending();
+        }
+        if !outward && !self.inside_ended && !inside.is_empty() {
             match would_block((&mut &*self.plain).read(chunk))? {
-                Some(0) => return self.farewell().map(Some),
+                Some(0) => {
+                    self.inside_ended = true;
+                    self.connection.send_close_notify();
+                    self.ending();
+                }
                 Some(len) => self.send(&chunk[..len])?,
                 None => {}
             }
         }
         Ok(None)
+    }
+
+    /// Why nothing is left to do, if nothing is.
+    fn over(&self, inward: bool, outward: bool) -> Option<String> {
+        let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if let Some(reason) = self.outside_ended.as_ref().filter(|_| !inward || self.inside_gone || late) {
+            return Some(reason.clone());
+        }
+        if late && self.outside_gone {
+            return Some("the other side closed the connection".into());
+        }
+        ((self.inside_ended && !outward) || late).then(|| "the session ended".into())
+    }
+
+    /// Waits until a side can go on; what each side says.
+    fn wait(&mut self, inward: bool, outward: bool) -> std::io::Result<(PollFlags, PollFlags)> {
+        let when = |wanted: bool, flag: PollFlags| if wanted { flag } else { PollFlags::empty() };
+        let reading = !inward && self.outside_ended.is_none();
+        let mut set = [
+            PollFd::new(
+                self.socket,
+                when(reading, PollFlags::IN)
+                    | when(outward, PollFlags::OUT)
+                    // Said once: it stays true, and may have to wait until the plain end takes what is before it.
+                    | when(!self.outside_gone, PollFlags::RDHUP),
+            ),
+            PollFd::new(self.plain, when(!outward, PollFlags::IN) | when(inward, PollFlags::OUT)),
+        ];
+        // A closed plain end is always ready: it is left out while it has to wait for the network.
+        let watched = if (self.inside_gone && outward) || self.inside_ended { 1 } else { 2 };
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left =
+            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match rustix::event::poll(&mut set[..watched], left.as_ref()) {
+            Ok(_) => Ok((set[0].revents(), if watched == 2 { set[1].revents() } else { PollFlags::empty() })),
+            Err(rustix::io::Errno::INTR) => Ok((PollFlags::empty(), PollFlags::empty())),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn ending(&mut self) {
+        self.deadline.get_or_insert_with(|| Instant::now() + GRACE);
     }
 
     /// Appends what is decrypted to what goes inward; whether the other side has said goodbye.
@@ -306,31 +382,34 @@ impl Carrier<'_> {
     }
 
     /// Reads what has come over TLS.
-    fn take_in(&mut self, chunk: &mut [u8]) -> std::io::Result<Option<String>> {
+    fn take_in(&mut self, chunk: &mut [u8]) -> std::io::Result<()> {
         self.inward.clear();
         self.at = 0;
-        let (mut read, mut closed) = (Some(1), false);
-        while self.inward.len() < CHUNK && !closed {
-            read = would_block(self.connection.read_tls(&mut &*self.socket))?;
-            closed = self.decrypt(chunk)?;
-            if matches!(read, None | Some(0)) {
+        while self.inward.len() < CHUNK {
+            let read = would_block(self.connection.read_tls(&mut &*self.socket))?;
+            let closed = self.decrypt(chunk)?;
+            if closed || read == Some(0) {
+                let how = if closed { "" } else { ", without a word" };
+                self.outside_ended = Some(format!("the other side closed the connection{how}"));
+                self.ending();
+                break;
+            }
+            if read.is_none() {
                 break;
             }
         }
-        if closed || read == Some(0) {
-            while self.at < self.inward.len() {
-                self.plain.set_nonblocking(false)?;
-                self.hand_in()?;
-            }
-            let how = if closed { "" } else { ", without a word" };
-            return Ok(Some(format!("the other side closed the connection{how}")));
-        }
-        Ok(None)
+        Ok(())
     }
 
     fn hand_in(&mut self) -> std::io::Result<()> {
-        if let Some(len) = would_block((&mut &*self.plain).write(&self.inward[self.at..]))? {
-            self.at += len;
+        match would_block((&mut &*self.plain).write(&self.inward[self.at..])) {
+            Ok(len) => self.at += len.unwrap_or(0),
+            // The plain end is closed; what it said before is still to be read.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.inside_gone = true;
+                self.ending();
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -342,17 +421,6 @@ impl Carrier<'_> {
             && would_block(self.connection.write_tls(&mut &*self.socket))?.is_some()
         {}
         Ok(())
-    }
-
-    /// The plain end is closed: says goodbye over TLS, without waiting long for who does not listen.
-    fn farewell(&mut self) -> std::io::Result<String> {
-        self.connection.send_close_notify();
-        self.socket.set_nonblocking(false)?;
-        self.socket.set_write_timeout(Some(Duration::from_secs(1)))?;
-        while self.connection.wants_write() {
-            self.connection.write_tls(&mut &*self.socket)?;
-        }
-        Ok("the session ended".into())
     }
 }
 
@@ -474,6 +542,80 @@ mod tests {
         let (near, far) = pair();
         (&mut &near).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert!(matches!(identity.accept(far, Duration::from_secs(5)), Err(TlsError::Protocol(_))));
+    }
+
+    /// Processor time of this process so far, in seconds.
+    fn cpu() -> f64 {
+        let times = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        times.tv_sec as f64 + times.tv_nsec as f64 / 1e9
+    }
+
+    fn established(identity: &Identity) -> (Socket, Socket) {
+        let (near, far) = pair();
+        std::thread::scope(|scope| {
+            let host = scope.spawn(|| identity.accept(far, Duration::from_secs(5)).unwrap());
+            let guest = connect(near, identity.fingerprint(), Duration::from_secs(5)).unwrap();
+            (guest, host.join().unwrap())
+        })
+    }
+
+    fn await_end(socket: &Socket) -> String {
+        let begun = Instant::now();
+        loop {
+            if let Some(reason) = socket.ended_because() {
+                return reason;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(8), "it is still carried");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Writes until nothing more is taken for a while.
+    fn fill(end: &UnixStream) {
+        end.set_nonblocking(true).unwrap();
+        let chunk = vec![7; 1 << 20];
+        let mut idle = 0;
+        while idle < 50 {
+            match (&mut &*end).write(&chunk) {
+                Ok(len) if len > 0 => idle = 0,
+                _ => {
+                    idle += 1;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_guest_that_stops_reading_costs_nothing_once_its_session_is_over() {
+        let (guest, host) = established(&identity());
+        let Socket::Carried(worker, _) = &host else { panic!("carried") };
+        // The guest's plain end is not read: everything on the way fills up.
+        fill(worker);
+        let Socket::Carried(worker, reason) = host else { panic!("carried") };
+        drop(worker);
+        let before = cpu();
+        assert!(await_end(&Socket::Carried(UnixStream::pair().unwrap().0, reason)).contains("ended"));
+        assert!(cpu() - before < 1.0, "{} s of processor time", cpu() - before);
+        drop(guest);
+    }
+
+    #[test]
+    fn a_guest_that_goes_while_its_worker_is_stuck_ends_the_session() {
+        let (guest, host) = established(&identity());
+        let (Socket::Carried(near, _), Socket::Carried(worker, _)) = (&guest, &host) else {
+            panic!("carried")
+        };
+        // Neither end reads: both directions fill up.
+        for end in [near, worker] {
+            fill(end);
+        }
+        drop(guest);
+        await_end(&host);
+        // The worker, and who watches over it, see that it is over.
+        let mut set = [PollFd::new(worker, PollFlags::RDHUP)];
+        rustix::event::poll(&mut set, Some(&Timespec { tv_sec: 5, tv_nsec: 0 })).unwrap();
+        assert!(!set[0].revents().is_empty());
     }
 
     #[test]

@@ -79,7 +79,8 @@ pub struct Peer {
     container: Option<Arc<str>>,
     /// The policy by whose own socket it came.
     device: Option<Arc<str>>,
-    facts: OnceCell<Facts>,
+    /// None: the process has ended, and nobody can say whose the connection is.
+    facts: OnceCell<Option<Facts>>,
     caller: OnceCell<Result<Caller, String>>,
     manages: OnceCell<Result<(), String>>,
 }
@@ -122,8 +123,8 @@ impl Peer {
         self.origin
     }
 
-    /// What is known of the other end, as far as the connection itself tells.
-    pub async fn facts(&self, directory: &Arc<Directory>) -> &Facts {
+    /// What is known of the other end, as far as the connection itself tells; none where its process has ended.
+    pub async fn facts(&self, directory: &Arc<Directory>) -> Option<&Facts> {
         let find = || async {
             let (origin, credentials) = (self.origin, self.credentials);
             let (container, device) = (self.container.clone(), self.device.clone());
@@ -138,7 +139,7 @@ impl Peer {
                 true => tokio::task::spawn_blocking(look).await.unwrap_or_default(),
             }
         };
-        self.facts.get_or_init(find).await
+        self.facts.get_or_init(find).await.as_ref()
     }
 
     /// The caller, as far as the connection itself tells.
@@ -148,6 +149,7 @@ impl Peer {
     pub async fn caller(&self, directory: &Arc<Directory>) -> Result<Caller, String> {
         let facts = self.facts(directory).await;
         let find = || async {
+            let facts = facts.ok_or_else(|| GONE.to_owned())?;
             if self.origin == Origin::Admin { Ok(operator(facts)) } else { Caller::of(facts, directory) }
         };
         self.caller.get_or_init(find).await.clone()
@@ -179,6 +181,9 @@ impl Peer {
     }
 }
 
+/// What is said to who cannot be told from anybody.
+pub const GONE: &str = "the process that opened this connection has ended, so nobody can say whose it is";
+
 /// Policies are not about the operator.
 fn operator(facts: &Facts) -> Caller {
     Caller { id: facts.tenant().into(), description: facts.describe().into(), policy: None }
@@ -190,26 +195,28 @@ fn find_facts(
     container: Option<&str>,
     device: Option<&str>,
     directory: &Directory,
-) -> Facts {
+) -> Option<Facts> {
     if let Some((pid, uid)) = credentials {
         return directory.of_process(pid, uid, device);
     }
     if let Some(id) = container {
-        return directory.of_container(id, device);
+        return Some(directory.of_container(id, device));
     }
     match origin {
-        Origin::Remote(address) => Facts { via: Via::Tcp(address), ..Facts::default() },
+        Origin::Remote(address) => Some(Facts { via: Via::Tcp(address), ..Facts::default() }),
         Origin::Loopback(ours, theirs) => {
             let via = Via::Tcp(theirs);
-            let Some(owner) = tcp::owner(ours, theirs) else { return Facts { via, ..Facts::default() } };
+            let Some(owner) = tcp::owner(ours, theirs) else {
+                return Some(Facts { via, ..Facts::default() });
+            };
             // Policies may be about containers, also about those that share the host's network; without policies
             // the user is enough, and a search through all processes is saved.
             if directory.policies().is_empty() {
-                return Facts { via, uid: Some(owner.uid), ..Facts::default() };
+                return Some(Facts { via, uid: Some(owner.uid), ..Facts::default() });
             }
             let holder = process::holders(owner.inode).first().copied();
-            Facts { via, ..directory.of_process(holder, owner.uid, None) }
+            Some(Facts { via, ..directory.of_process(holder, owner.uid, None)? })
         }
-        Origin::Admin | Origin::Guest | Origin::Forwarded => Facts::default(),
+        Origin::Admin | Origin::Guest | Origin::Forwarded => Some(Facts::default()),
     }
 }

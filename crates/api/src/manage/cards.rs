@@ -9,7 +9,7 @@ use pontoon_models::check::Mode;
 use pontoon_models::{Digest, Error, Facts, Format, Model, Role, Store};
 
 use super::blocking;
-use crate::dialect::{Capability, Dialect, DialectError, ModelCard, anthropic, openai};
+use crate::dialect::{Capability, Dialect, DialectError, ErrorKind, ModelCard, anthropic, openai};
 use crate::reply::{self, Answer};
 use crate::server::{Ask, Shared};
 
@@ -49,6 +49,32 @@ pub fn allowed(policy: &Policy, model: &Model) -> bool {
     let names: Vec<String> =
         model.names.iter().flat_map(|name| [name.to_string(), name.familiar()]).collect();
     policy.allows_model(names.iter().flat_map(|name| [name.as_str(), without_tag(name)]))
+}
+
+impl Ask {
+    /// Whether the caller's policy gives it a model.
+    pub fn sees(&self, model: &Model) -> bool {
+        self.caller.policy.as_ref().is_none_or(|policy| allowed(policy, model))
+    }
+
+    /// The same of a model that runs under this name.
+    pub fn sees_running(&self, name: &str) -> bool {
+        self.caller.policy.as_ref().is_none_or(|policy| policy.allows_model([name, without_tag(name)]))
+    }
+
+    /// The model, where the caller's policy gives it; else as if it were not there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModelNotFound`].
+    pub fn seen(&self, model: Model) -> Result<Model, DialectError> {
+        match self.sees(&model) {
+            true => Ok(model),
+            false => {
+                let message = format!("the model {} is not there, or not for you", model.display_name());
+                Err(DialectError::new(ErrorKind::ModelNotFound, message))
+            }
+        }
+    }
 }
 
 fn without_tag(name: &str) -> &str {
@@ -138,7 +164,8 @@ pub async fn answer(ask: &Ask, dialect: Dialect, name: Option<String>) -> Answer
         let cards = all(ask).await?;
         return reply::written(if anthropics { anthropic::models(&cards) } else { openai::models(&cards) });
     };
-    let (card, _) = one(&ask.shared, &name).await?;
+    let (card, model) = one(&ask.shared, &name).await?;
+    ask.seen(model)?;
     reply::written(if anthropics { anthropic::model(&card) } else { openai::model(&card) })
 }
 

@@ -51,7 +51,8 @@ async fn installed(shared: &Shared) -> Result<Vec<Installed>, DialectError> {
 }
 
 async fn ps(ask: &Ask) -> Answer {
-    let running = ask.shared.runner.ps().await;
+    let mut running = ask.shared.runner.ps().await;
+    running.retain(|one| ask.sees_running(&one.model));
     reply::json(StatusCode::OK, &running.iter().map(row).collect::<Vec<_>>())
 }
 

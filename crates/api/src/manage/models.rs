@@ -75,7 +75,7 @@ fn shown(model: &Model) -> serde_json::Value {
 
 async fn list(ask: &Ask) -> Answer {
     let models = blocking(&ask.shared.store, |store| store.list()).await?;
-    reply::json(StatusCode::OK, &models.iter().map(shown).collect::<Vec<_>>())
+    reply::json(StatusCode::OK, &models.iter().filter(|model| ask.sees(model)).map(shown).collect::<Vec<_>>())
 }
 
 async fn inspect(ask: &Ask, name: String) -> Answer {
@@ -89,7 +89,7 @@ async fn inspect(ask: &Ask, name: String) -> Answer {
         return reply::json(StatusCode::OK, &shown(&model.map_err(|error| told(&error))?));
     }
     let model = blocking(&ask.shared.store, move |store| cards::by_last_part(store, &name)).await?;
-    reply::json(StatusCode::OK, &shown(&model))
+    reply::json(StatusCode::OK, &shown(&ask.seen(model)?))
 }
 
 async fn create(ask: &Ask, body: Incoming) -> Answer {

@@ -14,7 +14,7 @@ use crate::dialect::ollama::{self, Manage};
 use crate::dialect::{Details, DialectError, ErrorKind, Running};
 use crate::reply::{self, Answer};
 use crate::route::Ollama;
-use crate::server::{Ask, Shared};
+use crate::server::Ask;
 
 /// Bytes of a text (licence, template) that are shown.
 const MAX_TEXT: u64 = 256 << 10;
@@ -24,7 +24,7 @@ pub async fn answer(ask: &Ask, ollama: Ollama, body: Bytes) -> Answer {
     match ollama {
         Ollama::Version => reply::written(ollama::version(&ask.shared.version)),
         Ollama::Tags => reply::written(ollama::tags(&cards::all(ask).await?)),
-        Ollama::Ps => ps(&ask.shared).await,
+        Ollama::Ps => ps(ask).await,
         Ollama::Show => show(ask, &ollama::manage(Manage::Show, &body)?.model).await,
         Ollama::Pull => {
             let wanted = ollama::manage(Manage::Pull, &body)?;
@@ -44,12 +44,16 @@ pub async fn answer(ask: &Ask, ollama: Ollama, body: Bytes) -> Answer {
     }
 }
 
-async fn ps(shared: &Shared) -> Answer {
+async fn ps(ask: &Ask) -> Answer {
+    let shared = &ask.shared;
     let now = SystemTime::now();
     let mut rows = Vec::new();
     for running in shared.runner.ps().await {
         // A model that was removed meanwhile is still loaded, but has no card.
-        let Ok((card, _)) = cards::one(shared, &running.model).await else { continue };
+        let Ok((card, model)) = cards::one(shared, &running.model).await else { continue };
+        if !ask.sees(&model) {
+            continue;
+        }
         rows.push(Running {
             card,
             memory: running.memory.host + running.memory.gpu,
@@ -63,6 +67,7 @@ async fn ps(shared: &Shared) -> Answer {
 
 async fn show(ask: &Ask, name: &str) -> Answer {
     let (card, model) = cards::one(&ask.shared, name).await?;
+    let model = ask.seen(model)?;
     let details = blocking(&ask.shared.store, move |_| {
         let text =
             |role: Role| model.files_of(role).map(|file| read(&file.path)).collect::<Vec<_>>().join("\n");

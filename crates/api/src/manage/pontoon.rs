@@ -17,7 +17,11 @@ use crate::server::Ask;
 pub async fn answer(ask: &Ask, pontoon: Pontoon, body: Bytes) -> Answer {
     let shared = &ask.shared;
     match pontoon {
-        Pontoon::Ps => reply::json(StatusCode::OK, &shared.runner.ps().await),
+        Pontoon::Ps => {
+            let mut running = shared.runner.ps().await;
+            running.retain(|one| ask.sees_running(&one.model));
+            reply::json(StatusCode::OK, &running)
+        }
         Pontoon::Queue => queue(ask).await,
         Pontoon::Show => {
             let shown = shared.runner.show(&model(ask)?).await.map_err(refusal)?;

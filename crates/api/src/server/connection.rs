@@ -110,7 +110,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let (shared, peer, places, place) = (shared.clone(), peer.clone(), places.clone(), place.clone());
         async move {
             // Who is kept out by a policy is told so by the gate, and has places like everybody.
-            let tenant = peer.facts(&shared.directory).await.tenant().into();
+            let tenant = peer
+                .facts(&shared.directory)
+                .await
+                .map_or_else(|| "gone".into(), |facts| facts.tenant().into());
             let placed: &Option<Place> = place.get_or_init(|| async { places.of(&tenant) }).await;
             let mut answer = match placed {
                 Some(_) => handle::answer(shared, peer, request).await,

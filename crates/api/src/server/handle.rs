@@ -111,7 +111,8 @@ async fn dispatch(ask: &Ask, route: Route, body: Incoming) -> Answer {
         Route::Version => reply::json(StatusCode::OK, &serde_json::json!({ "version": ask.shared.version })),
         Route::OpenApi => {
             let models = manage::blocking(&ask.shared.store, |store| store.list()).await?;
-            let names: Vec<String> = models.iter().take(3).map(pontoon_models::Model::display_name).collect();
+            let names = models.iter().filter(|model| ask.sees(model)).take(3);
+            let names: Vec<String> = names.map(pontoon_models::Model::display_name).collect();
             reply::written(openapi::document(&ask.shared.version, &names))
         }
         Route::Infer(endpoint) => infer::run(ask, endpoint, read(ask, body).await?).await,
