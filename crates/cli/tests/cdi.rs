@@ -351,12 +351,10 @@ const PROJECT: &str = r#"
 services:
   trainer:
     image: localhost/guest
-    network_mode: none
     devices: ["pontoon.dev/gpu=all"]
     command: ["/bin/sh", "-c", "/bin/digits --json && wget -q -O - $$OPENAI_BASE_URL/models; echo models: $$?"]
   talker:
     image: localhost/guest
-    network_mode: none
     devices: ["pontoon.dev/gpu=all"]
     command: ["/bin/sh", "-c", "/bin/digits --json; echo digits: $$?; wget -q -O - $$OPENAI_BASE_URL/models"]
 "#;

@@ -134,6 +134,8 @@ fn serve(config: &Config, options: &Options) -> Result<(), String> {
         format!("there is no device '{name}'; the host's configuration has {}", names.join(", "))
     })?;
     let daemon = Daemon::here(config)?;
+    // Nothing is fetched for a host that serves nobody.
+    daemon.get("/health")?;
     if let Some(model) = &options.model {
         if !device.models {
             return Err(format!(
@@ -144,9 +146,6 @@ fn serve(config: &Config, options: &Options) -> Result<(), String> {
         let url = format!("http://127.0.0.1:{MODELS_PORT}/v1");
         say("setenv", format!("MODEL={model}"));
         say("setenv", format!("URL={url}"));
-    } else {
-        // Nothing is loaded, but somebody must be there.
-        daemon.get("/health")?;
     }
     if device.bridge {
         say("setenv", "PONTOON_HOST=unix:/run/pontoon/pontoon.sock");
