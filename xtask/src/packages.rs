@@ -21,7 +21,7 @@ const fn package(name: &'static str, program: Option<&'static str>, why: &'stati
     Package { name, program, why }
 }
 
-const PACKAGES: [Package; 19] = [
+const PACKAGES: [Package; 20] = [
     package("libvulkan1", None, "the Vulkan loader"),
     package("mesa-vulkan-drivers", None, "Vulkan drivers, among them lavapipe for machines without a GPU"),
     package("podman", Some("podman"), "runs containers"),
@@ -31,6 +31,7 @@ const PACKAGES: [Package; 19] = [
     package("aardvark-dns", None, "podman's names"),
     package("uidmap", Some("newuidmap"), "podman without root"),
     package("iptables", Some("iptables"), "podman's network rules"),
+    package("qemu-system-x86", Some("qemu-system-x86_64"), "emulates a virtual machine in tests"),
     package("bubblewrap", Some("bwrap"), "runs a root file system where podman cannot"),
     package("busybox-static", None, "the root file system of test containers"),
     package("curl", Some("curl"), "asks the model runner from within a container"),

@@ -82,6 +82,11 @@ impl Project {
         self.target.join("xtask/data")
     }
 
+    /// A kernel for virtual machines, and its modules.
+    pub fn kernel(&self) -> PathBuf {
+        self.target.join("xtask/kernel")
+    }
+
     /// The embedding model, and what it is made of.
     pub fn minilm(&self) -> PathBuf {
         self.target.join("xtask/minilm")

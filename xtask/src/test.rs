@@ -51,7 +51,8 @@ fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
     let minilm = engine::minilm(project, stages)?;
     let reranker = engine::reranker(project, stages)?;
     let python = engine::python(project, stages)?;
-    Ok(vec![
+    let kernel = engine::kernel(project, stages)?;
+    let mut env: Env = vec![
         (engine::LLAMA_SERVER, llama_server.into()),
         ("PONTOON_MINILM_GGUF", minilm.clone().into()),
         ("PONTOON_TEST_MINILM", minilm.into()),
@@ -59,7 +60,9 @@ fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
         ("PONTOON_TEST_RERANKER", reranker.into()),
         ("PONTOON_MLX_PYTHON", python.clone().into()),
         ("PONTOON_TEST_PYTHON", python.into()),
-    ])
+    ];
+    env.extend(kernel.map(|folder| ("PONTOON_TEST_KERNEL", folder.into())));
+    Ok(env)
 }
 
 /// Everything at once, tests included, is one set of features: `pontoon` alone would be another, and

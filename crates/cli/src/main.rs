@@ -13,6 +13,7 @@ mod run;
 mod serve;
 mod table;
 mod token;
+mod vm;
 mod worker;
 
 use std::process::ExitCode;
@@ -53,6 +54,9 @@ enum Verb {
     Cdi(cdi::Arguments),
     Token(token::Arguments),
     Compose(compose::Arguments),
+    /// Virtual machines
+    #[command(subcommand)]
+    Vm(vm::Verb),
     Doctor(doctor::Arguments),
     /// What `serve` starts: not for people
     #[command(subcommand, hide = true)]
@@ -86,6 +90,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, String> {
         Verb::Cdi(arguments) => cdi::run(arguments),
         Verb::Token(arguments) => token::run(arguments),
         Verb::Compose(arguments) => compose::run(arguments),
+        Verb::Vm(verb) => vm::run(&verb),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Worker(verb) => worker::run(verb),
     }

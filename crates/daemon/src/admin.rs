@@ -1,7 +1,7 @@
 //! The admin socket: what the daemon tells its own operator, one JSON question and answer a line.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -12,7 +12,9 @@ use pontoon_callers::Container;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::forward::{Forward, Forwards};
+use crate::forward;
+use crate::forward::{Forward, Forwards, NewMachine};
+use crate::listen::Door;
 use crate::session::Registry;
 
 /// Bytes of a question.
@@ -28,6 +30,8 @@ pub enum Question {
     Adapters,
     /// Serve the model runner on the listener that comes beside this, which is in a container's network.
     Forward(Forward),
+    /// Serve a virtual machine on the two listeners that come beside this.
+    Machine(NewMachine),
 }
 
 /// An answer.
@@ -121,6 +125,8 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, Error> {
 pub(crate) struct Desk {
     /// The bridge's sessions.
     pub registry: Arc<Registry>,
+    /// What guests meet.
+    pub door: Arc<Door>,
     /// The model runner in containers' networks, once it runs.
     pub forwards: OnceLock<Forwards>,
 }
@@ -144,6 +150,10 @@ fn answer(stream: &UnixStream, desk: &Desk) -> std::io::Result<()> {
     let answer = match serde_json::from_slice(&line) {
         Ok(Question::Sessions) => Answer::Sessions(desk.registry.rows()),
         Ok(Question::Adapters) => Answer::Adapters(desk.registry.adapters()),
+        Ok(Question::Machine(machine)) => match served(desk, &machine, descriptors) {
+            Ok(()) => Answer::Done,
+            Err(message) => Answer::Error(message),
+        },
         Ok(Question::Forward(forward)) => match forwarded(desk, forward, descriptors) {
             Ok(()) => Answer::Done,
             Err(message) => Answer::Error(message),
@@ -170,6 +180,20 @@ fn question(stream: &UnixStream) -> std::io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     Ok((line, descriptors))
 }
 
+fn served(desk: &Desk, machine: &NewMachine, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    if machine.cid < 3 {
+        return Err(format!("{} is no context id of a virtual machine: those begin at 3", machine.cid));
+    }
+    let Ok([bridge, models]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+        return Err("two listeners are needed".into());
+    };
+    // A host without a model runner closes the second.
+    if let Some(forwards) = desk.forwards.get() {
+        forwards.start_machine(machine, models)?;
+    }
+    desk.door.machine(bridge.into(), machine.cid, forward::process(machine.pid)?)
+}
+
 fn forwarded(desk: &Desk, forward: Forward, descriptors: Vec<OwnedFd>) -> Result<(), String> {
     // Containers that start with the host come before the model runner is ready.
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -184,19 +208,31 @@ fn forwarded(desk: &Desk, forward: Forward, descriptors: Vec<OwnedFd>) -> Result
     forwards.start(forward, listener)
 }
 
-/// Asks a running daemon.
+/// Asks a running daemon, with descriptors beside the question.
 ///
 /// # Errors
-/// [`Error::NotRunning`] where none answers, [`Error::Io`] where it breaks off.
-pub fn ask(path: &Path, question: &Question) -> Result<Answer, Error> {
+/// As [`ask`].
+pub fn ask_with(path: &Path, question: &Question, descriptors: &[BorrowedFd<'_>]) -> Result<Answer, Error> {
     let stream = UnixStream::connect(path)
         .map_err(|source| Error::NotRunning { path: path.display().to_string(), source })?;
     let asking = || Error::io(format!("asking the daemon on {}", path.display()));
     stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(asking())?;
     let mut text = serde_json::to_vec(question).map_err(|error| asking()(error.into()))?;
     text.push(b'\n');
-    (&mut &stream).write_all(&text).map_err(asking())?;
+    match descriptors {
+        [] => (&mut &stream).write_all(&text).map_err(asking())?,
+        descriptors => pontoon_transport::send_with_descriptors(&stream, &text, descriptors)
+            .map_err(|error| asking()(std::io::Error::other(error)))?,
+    }
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line).map_err(asking())?;
     serde_json::from_str(&line).map_err(|error| asking()(error.into()))
+}
+
+/// Asks a running daemon.
+///
+/// # Errors
+/// [`Error::NotRunning`] where none answers, [`Error::Io`] where it breaks off.
+pub fn ask(path: &Path, question: &Question) -> Result<Answer, Error> {
+    ask_with(path, question, &[])
 }

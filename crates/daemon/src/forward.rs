@@ -3,13 +3,11 @@
 //! container ends. So programs that know HTTP and no unix sockets reach their models, also with `--network none`, and
 //! no process of ours is in the container.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pontoon_api::Forwarder;
 use pontoon_callers::Container;
@@ -21,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::admin::{Answer, Question};
+use crate::admin::{self, Answer, Question};
 
 /// Bytes of the state that an engine gives its hooks: annotations may be long.
 const MAX_STATE: u64 = 1 << 20;
@@ -45,6 +43,16 @@ pub struct Forward {
     pub device: Option<String>,
 }
 
+/// A virtual machine that was started with two sockets of its own, its listeners beside this: the bridge's, then the
+/// model runner's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewMachine {
+    /// Its context id, by which policies know it; 3 or more.
+    pub cid: u32,
+    /// The process of its monitor: the listeners are served until that ends.
+    pub pid: i32,
+}
+
 /// Serves listeners in containers.
 pub struct Forwards {
     forwarder: Forwarder,
@@ -65,14 +73,11 @@ impl Forwards {
         if !Container::is_id(&forward.container) {
             return Err(format!("'{}' is no container id", forward.container));
         }
-        let pid = Pid::from_raw(forward.pid).ok_or_else(|| format!("{} is no process id", forward.pid))?;
         if same_network(forward.pid) {
             return Err("the container shares the host's network".into());
         }
-        let process = pidfd_open(pid, PidfdFlags::empty())
-            .map_err(|error| format!("the container's process {}: {error}", forward.pid))?;
-        let gone =
-            end_of(process).map_err(|error| format!("no thread to wait for the container: {error}"))?;
+        let gone = end_of(process(forward.pid)?)
+            .map_err(|error| format!("no thread to wait for the container: {error}"))?;
         let listener = TcpListener::from(listener);
         let container: Arc<str> = forward.container.as_str().into();
         let serving =
@@ -90,6 +95,35 @@ impl Forwards {
     }
 }
 
+impl Forwards {
+    /// Serves the model runner's listener of a virtual machine until that ends.
+    ///
+    /// # Errors
+    /// A sentence for who started it.
+    pub fn start_machine(&self, machine: &NewMachine, listener: OwnedFd) -> Result<(), String> {
+        let gone = end_of(process(machine.pid)?).map_err(|error| error.to_string())?;
+        let serving = self.forwarder.clone().serve_machine(listener.into(), machine.cid);
+        self.runtime.spawn(async move {
+            tokio::select! {
+                ended = serving => if let Err(error) = ended {
+                    log::warn!("the listener of a virtual machine: {error}");
+                },
+                _ = gone => {}
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A descriptor of a process, which becomes readable when that ends.
+///
+/// # Errors
+/// A sentence for who named it.
+pub fn process(pid: i32) -> Result<OwnedFd, String> {
+    let named = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| format!("{pid} is no process id"))?;
+    pidfd_open(named, PidfdFlags::empty()).map_err(|error| format!("the process {pid}: {error}"))
+}
+
 /// Tells when a process has ended. The thread that waits for it costs no more than its stack's first page.
 fn end_of(process: OwnedFd) -> std::io::Result<oneshot::Receiver<()>> {
     let (tell, told) = oneshot::channel();
@@ -102,11 +136,11 @@ fn end_of(process: OwnedFd) -> std::io::Result<oneshot::Receiver<()>> {
     Ok(told)
 }
 
-/// The hook: `state` is what the engine says of the container, `admin` the daemon's admin socket.
+/// The hook: `state` is what the engine says of the container, `socket` the daemon's admin socket.
 ///
 /// # Errors
 /// One sentence; the engine shows it, and does not start the container.
-pub fn hook(state: impl Read, admin: &Path, device: Option<String>) -> Result<(), String> {
+pub fn hook(state: impl Read, socket: &Path, device: Option<String>) -> Result<(), String> {
     let state: State = serde_json::from_reader(state.take(MAX_STATE)).map_err(|error| {
         format!("what the container engine says of the container is not understood: {error}")
     })?;
@@ -125,10 +159,8 @@ pub fn hook(state: impl Read, admin: &Path, device: Option<String>) -> Result<()
         return Ok(());
     };
     let forward = Forward { container: state.id, pid: state.pid, device };
-    let told = tell(admin, &Question::Forward(forward), &listener);
-    match told.map_err(|error| {
-        format!("no Pontoon daemon answers on {}: {error}; start one with `pontoon serve`", admin.display())
-    })? {
+    let told = admin::ask_with(socket, &Question::Forward(forward), &[listener.as_fd()]);
+    match told.map_err(|error| error.to_string())? {
         Answer::Done => Ok(()),
         Answer::Error(message) => Err(message),
         _ => Err("the daemon gave another answer than was asked for".into()),
@@ -167,16 +199,4 @@ fn listener_in(pid: i32) -> std::io::Result<Option<TcpListener>> {
         }
     });
     opened.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended")))
-}
-
-fn tell(admin: &Path, question: &Question, listener: &TcpListener) -> std::io::Result<Answer> {
-    let stream = UnixStream::connect(admin)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut text = serde_json::to_vec(question)?;
-    text.push(b'\n');
-    pontoon_transport::send_with_descriptors(&stream, &text, &[listener.as_fd()])
-        .map_err(std::io::Error::other)?;
-    let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
 }

@@ -1,7 +1,7 @@
 //! The guests' listeners.
 
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use pontoon_callers::Directory;
 use pontoon_transport::tls::Identity;
 use pontoon_wire::hello::RefusalKind;
+use rustix::event::{PollFd, PollFlags};
 
 use vsock::VsockListener;
 
@@ -143,6 +144,36 @@ impl Door {
                 Err(error) => pause(&error),
             }
         }
+    }
+
+    /// Accepts on a unix socket of the virtual machine `cid` until the process of its monitor ends.
+    ///
+    /// # Errors
+    /// A sentence, where no thread can be started.
+    pub fn machine(
+        self: &Arc<Self>,
+        listener: UnixListener,
+        cid: u32,
+        monitor: OwnedFd,
+    ) -> Result<(), String> {
+        let door = self.clone();
+        let accept = move || {
+            loop {
+                let mut set = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&monitor, PollFlags::IN)];
+                if matches!(rustix::event::poll(&mut set, None), Err(rustix::io::Errno::INTR)) {
+                    continue;
+                }
+                if !set[1].revents().is_empty() {
+                    return;
+                }
+                match listener.accept() {
+                    Ok((socket, _)) => door.open(Connection::Vsock(socket.into(), cid), None),
+                    Err(error) => pause(&error),
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name("machine".into()).spawn(accept);
+        spawned.map(drop).map_err(|error| format!("no thread for the machine: {error}"))
     }
 
     /// Accepts on the unix socket of a virtual machine's monitor until the process ends.

@@ -21,6 +21,7 @@ mod error;
 mod oci;
 mod parse;
 mod request;
+mod vm;
 
 use std::ffi::OsString;
 
@@ -30,6 +31,7 @@ pub use engine::{Engine, choose_engine};
 pub use error::WiringError;
 pub use parse::{parse_env, parse_image, parse_mount};
 pub use request::{EnvVar, GpuAccess, ImageRef, Mount, Network, RunRequest};
+pub use vm::{Lines, Machine, Monitor, vm_lines};
 
 /// A program and its arguments, ready to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,6 +79,8 @@ pub struct Peer {
     container: Option<Arc<str>>,
     /// The policy by whose own socket it came.
     device: Option<Arc<str>>,
+    /// The virtual machine whose port it is.
+    machine: Option<u32>,
     /// None: the process has ended, and nobody can say whose the connection is.
     facts: OnceCell<Option<Facts>>,
     caller: OnceCell<Result<Caller, String>>,
@@ -93,6 +95,7 @@ impl Peer {
             credentials: None,
             container: None,
             device: None,
+            machine: None,
             facts: OnceCell::new(),
             caller: OnceCell::new(),
             manages: OnceCell::new(),
@@ -118,6 +121,11 @@ impl Peer {
         Self { container: Some(id), device, ..Self::of_tcp(Origin::Forwarded) }
     }
 
+    /// The other end of a connection from a virtual machine with this context id.
+    pub fn of_machine(cid: u32) -> Self {
+        Self { machine: Some(cid), ..Self::of_tcp(Origin::Guest) }
+    }
+
     /// Where the connection came in.
     pub fn origin(&self) -> Origin {
         self.origin
@@ -128,6 +136,9 @@ impl Peer {
         let find = || async {
             let (origin, credentials) = (self.origin, self.credentials);
             let (container, device) = (self.container.clone(), self.device.clone());
+            if let Some(cid) = self.machine {
+                return Some(Facts { via: Via::Vsock(cid), ..Facts::default() });
+            }
             let directory = directory.clone();
             // A container's engine may be asked, which must not hold up an event loop.
             let foreign = matches!(credentials, Some((Some(pid), _)) if pontoon_callers::foreign_container(pid).is_some());

@@ -28,6 +28,8 @@ pub enum Listener {
     Forwarded(TcpListener, Arc<str>, Option<Arc<str>>),
     /// The operator's socket.
     Admin(UnixListener, PathBuf),
+    /// The port of a virtual machine; its context id.
+    Machine(UnixListener, u32),
     /// TLS.
     Remote(TcpListener, SocketAddr, TlsAcceptor),
 }
@@ -139,6 +141,7 @@ impl Listener {
         match self {
             Self::Loopback(_, address) => format!("http://{address}"),
             Self::Guest(_, path, _) | Self::Admin(_, path) => format!("unix:{}", path.display()),
+            Self::Machine(_, cid) => format!("the port of virtual machine {cid}"),
             Self::Forwarded(_, container, _) => format!("the network of container {container}"),
             Self::Remote(_, address, _) => format!("https://{address}"),
         }
@@ -177,6 +180,10 @@ impl Listener {
                         plain(stream, Peer::of_container(container.clone(), device.clone()), handles)
                     })
                 }
+                Self::Machine(listener, cid) => listener
+                    .accept()
+                    .await
+                    .and_then(|(stream, _)| local(stream, Peer::of_machine(*cid), handles)),
                 Self::Remote(listener, _, acceptor) => listener
                     .accept()
                     .await

@@ -270,6 +270,21 @@ impl Forwarder {
         Listener::Forwarded(listener, container, device).accept(self.0).await;
         Ok(())
     }
+
+    /// The same of a unix listener that the virtual machine `cid` reaches.
+    ///
+    /// # Errors
+    /// As [`Forwarder::serve`].
+    pub async fn serve_machine(
+        self,
+        listener: std::os::unix::net::UnixListener,
+        cid: u32,
+    ) -> std::io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        Listener::Machine(listener, cid).accept(self.0).await;
+        Ok(())
+    }
 }
 
 /// As many permits as a semaphore may have.

@@ -1,0 +1,194 @@
+//! `pontoon vm`.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use pontoon_daemon::admin::{self, Answer, Question};
+use pontoon_daemon::forward::NewMachine;
+use pontoon_daemon::paths;
+use pontoon_vm::Accelerator;
+use pontoon_wiring::{Machine, Monitor, vm_lines};
+
+#[derive(clap::Subcommand)]
+pub enum Verb {
+    /// Print what to write where, so that a machine that you start yourself reaches this host
+    ///
+    /// Three parts: options or configuration of the machine's monitor, keys of pontoon.toml, and what the guest sets.
+    ///
+    /// Example:
+    ///   pontoon vm args firecracker --cid 4 --uds /run/vm4.vsock
+    #[command(verbatim_doc_comment)]
+    Args {
+        /// qemu, qemu-user (with vhost-device-vsock), cloud-hypervisor, firecracker, krunkit, vfkit, libkrun or lima
+        #[arg(value_name = "MONITOR")]
+        monitor: Monitor,
+        /// The machine's vsock context id
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(3..=4_294_967_294))]
+        cid: u32,
+        /// The unix socket by which the monitor offers the machine's vsock, for those that do
+        #[arg(long, value_name = "PATH", default_value = "/run/pontoon-vm.vsock")]
+        uds: PathBuf,
+        /// Port that the guest dials
+        #[arg(long, default_value_t = 7300, value_parser = clap::value_parser!(u32).range(1..))]
+        port: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start a virtual machine around a root file system folder, run a command in it, and pass on its exit code
+    ///
+    /// The machine reaches this host's GPU and models and nothing else. It runs in QEMU: on the processor where KVM
+    /// works, else emulated, and says which. Its files are a copy in memory: what it writes is gone when it ends. It
+    /// needs a kernel with its modules (Debian: linux-image-cloud-amd64), qemu-system-x86 and busybox-static.
+    ///
+    /// Example:
+    ///   pontoon vm run ./rootfs /bin/digits
+    #[command(verbatim_doc_comment)]
+    Run(Box<Run>),
+    /// What QEMU starts for each connection of the machine: not for people
+    #[command(hide = true)]
+    Relay {
+        /// The machine's socket
+        socket: PathBuf,
+    },
+}
+
+/// A machine to start.
+#[derive(clap::Args)]
+pub struct Run {
+    /// The kernel [default: /boot/vmlinuz of the running kernel]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The kernel's modules, the folder with modules.dep [default: /lib/modules of the running kernel]
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+    /// Memory in MiB; the root file system lies in it too
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(128..=1_048_576))]
+    memory: u32,
+    /// Processors
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// kvm, hvf or tcg [default: kvm or hvf where it starts the machine, else tcg]
+    #[arg(long, value_name = "ACCELERATOR", value_parser = accelerator)]
+    accel: Option<Accelerator>,
+    /// Context id by which policies know the machine [default: made of the process id]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(3..=4_294_967_294))]
+    cid: Option<u32>,
+    /// Set a variable in the machine
+    #[arg(short = 'e', long = "env", value_name = "KEY=VALUE")]
+    variables: Vec<String>,
+    /// Working folder in the machine
+    #[arg(short = 'w', long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Root file system folder
+    #[arg(value_name = "ROOTFS")]
+    root: PathBuf,
+    /// Command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<String>,
+}
+
+fn accelerator(name: &str) -> Result<Accelerator, String> {
+    let all = [Accelerator::Kvm, Accelerator::Hvf, Accelerator::Tcg];
+    all.into_iter().find(|one| one.name() == name).ok_or_else(|| "it must be kvm, hvf or tcg".to_owned())
+}
+
+pub fn run(verb: &Verb) -> Result<ExitCode, String> {
+    let (monitor, cid, uds, port, json) = match verb {
+        Verb::Args { monitor, cid, uds, port, json } => (monitor, cid, uds, port, json),
+        Verb::Run(machine) => return start(machine),
+        Verb::Relay { socket } => {
+            pontoon_vm::relay(socket).map_err(|error| error.to_string())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let machine = Machine { cid: *cid, uds: uds.clone(), port: *port };
+    let lines = vm_lines(*monitor, &machine).map_err(|error| error.to_string())?;
+    if *json {
+        crate::print_json(
+            &serde_json::json!({ "monitor": lines.monitor, "host": lines.host, "guest": lines.guest }),
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (title, lines) in
+        [("the monitor", lines.monitor), ("pontoon.toml", lines.host), ("the guest", lines.guest)]
+    {
+        if !lines.is_empty() {
+            println!("# {title}\n{}\n", lines.join("\n"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A folder that goes when this is dropped.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn scratch() -> Result<Scratch, String> {
+    use std::os::unix::fs::DirBuilderExt;
+    let folder = std::env::temp_dir().join(format!("pontoon-vm-{}", std::process::id()));
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+    made.map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(Scratch(folder))
+}
+
+fn start(machine: &Run) -> Result<ExitCode, String> {
+    let text = |error: pontoon_vm::Error| error.to_string();
+    let admin = paths::admin_socket(&crate::local_socket()?);
+    // A machine without a host would only find out later.
+    admin::ask(&admin, &Question::Sessions).map_err(|error| error.to_string())?;
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let kernel = machine.kernel.clone().unwrap_or_else(|| format!("/boot/vmlinuz-{release}").into());
+    let modules = machine.modules.clone().unwrap_or_else(|| format!("/lib/modules/{release}").into());
+    if !kernel.is_file() {
+        return Err(format!(
+            "there is no kernel at {}: name one with --kernel, and its modules with --modules",
+            kernel.display()
+        ));
+    }
+    if !machine.root.is_dir() {
+        return Err(format!("{} is no root file system folder", machine.root.display()));
+    }
+    let mut variables = Vec::new();
+    for variable in &machine.variables {
+        let parsed = pontoon_wiring::parse_env(variable.as_ref()).map_err(|error| error.to_string())?;
+        variables.push((parsed.name, parsed.value.to_string_lossy().into_owned()));
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.is_file());
+    let busybox = busybox.ok_or("busybox is missing: install the package busybox-static")?;
+    let folder = scratch()?;
+    let initramfs = folder.0.join("initramfs");
+    let command = pontoon_vm::command_script(&machine.command, &variables, machine.workdir.as_deref());
+    let contents =
+        pontoon_vm::Contents { root: &machine.root, busybox, modules: &modules, command: &command };
+    pontoon_vm::write_initramfs(&contents, &initramfs).map_err(text)?;
+    let request = pontoon_vm::Request {
+        kernel,
+        initramfs,
+        memory_mib: machine.memory,
+        processors: machine.cpus,
+        program: std::env::current_exe().map_err(|error| error.to_string())?,
+        folder: folder.0.clone(),
+    };
+    let listeners = pontoon_vm::listen(&request).map_err(text)?;
+    let cid = machine.cid.unwrap_or(3 + std::process::id());
+    let mut started = |accelerator: Accelerator, pid: u32| {
+        eprintln!("the machine runs on {} as vm:{cid}", accelerator.name());
+        let question = Question::Machine(NewMachine { cid, pid: pid as i32 });
+        let descriptors = [listeners[0].as_fd(), listeners[1].as_fd()];
+        match admin::ask_with(&admin, &question, &descriptors).map_err(|error| error.to_string())? {
+            Answer::Done => Ok(()),
+            Answer::Error(message) => Err(message),
+            other => Err(format!("the daemon answered something else: {other:?}")),
+        }
+    };
+    let code = request.run(machine.accel, &mut started, &mut |line| println!("{line}")).map_err(text)?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}

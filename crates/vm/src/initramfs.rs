@@ -1,0 +1,147 @@
+//! The machine's first file system: busybox, drivers, the first process, and the root file system in `/root`. A `newc`
+//! archive (<https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>).
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use cpio::newc::{Builder, trailer};
+
+use crate::Error;
+
+const INIT: &str = include_str!("init.sh");
+
+/// Drivers that the machine needs, and what they need; those that the kernel has built in are left out.
+const MODULES: [&str; 8] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+];
+
+/// What goes into the archive.
+pub struct Contents<'a> {
+    /// The root file system.
+    pub root: &'a Path,
+    /// A static busybox.
+    pub busybox: &'a Path,
+    /// The kernel's modules, `lib/modules/VERSION`.
+    pub modules: &'a Path,
+    /// The command's script, which becomes `/.pontoon-command` of the root file system.
+    pub command: &'a str,
+}
+
+/// Writes the archive.
+///
+/// # Errors
+/// [`Error::File`] with the path, [`Error::Module`] for a driver that is only there compressed.
+pub fn write(contents: &Contents<'_>, to: &Path) -> Result<(), Error> {
+    let failed = |error| Error::file(to, error);
+    let mut out = io::BufWriter::new(File::create(to).map_err(failed)?);
+    let mut archive = Archive { out: &mut out, inode: 1 };
+    for folder in ["bin", "modules", "root"] {
+        archive.put(folder.as_bytes(), 0o040_755, &[]).map_err(failed)?;
+    }
+    archive.put(b"init", 0o100_755, INIT.as_bytes()).map_err(failed)?;
+    archive.put(b"bin/busybox", 0o100_755, &read(contents.busybox)?).map_err(failed)?;
+    let mut order = String::new();
+    for module in modules(contents.modules)? {
+        let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        archive.put(format!("modules/{name}").as_bytes(), 0o100_644, &read(&module)?).map_err(failed)?;
+        order.push_str(&name);
+        order.push('\n');
+    }
+    archive.put(b"modules/order", 0o100_644, order.as_bytes()).map_err(failed)?;
+    archive.folder(contents.root, Path::new("root"))?;
+    archive.put(b"root/.pontoon-command", 0o100_755, contents.command.as_bytes()).map_err(failed)?;
+    trailer(&mut out).and_then(|out| out.flush()).map_err(failed)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|error| Error::file(path, error))
+}
+
+/// The drivers' files, in the order in which they are loaded.
+fn modules(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    find(&folder.join("kernel"), &mut files)?;
+    let mut found = Vec::new();
+    for name in MODULES {
+        let is_it = |file: &&PathBuf| {
+            let file = file.file_name().unwrap_or_default().to_string_lossy();
+            file.split_once(".ko").is_some_and(|(stem, _)| stem.replace('-', "_") == name)
+        };
+        let Some(file) = files.iter().find(is_it) else { continue };
+        match file.extension().is_some_and(|extension| extension == "ko") {
+            true => found.push(file.clone()),
+            false => return Err(Error::Module(file.clone())),
+        }
+    }
+    Ok(found)
+}
+
+/// All files below a folder.
+fn find(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
+    let failed = |error| Error::file(folder, error);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        match entry.file_type().map_err(failed)?.is_dir() {
+            true => find(&entry.path(), files)?,
+            false => files.push(entry.path()),
+        }
+    }
+    Ok(())
+}
+
+struct Archive<'a, W: Write> {
+    out: &'a mut W,
+    inode: u32,
+}
+
+impl<W: Write> Archive<'_, W> {
+    fn put(&mut self, name: &[u8], mode: u32, data: &[u8]) -> io::Result<()> {
+        let name = std::str::from_utf8(name).map_err(io::Error::other)?;
+        let len = u32::try_from(data.len())
+            .map_err(|_| io::Error::other(format!("{name} is larger than 4 GiB")))?;
+        let mut entry = Builder::new(name).mode(mode).ino(self.inode).nlink(1).write(&mut *self.out, len);
+        self.inode += 1;
+        entry.write_all(data)?;
+        entry.finish().map(drop)
+    }
+
+    /// A folder with all that is below it. Devices and sockets are left out: the machine has its own.
+    fn folder(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
+        let failed = |error| Error::file(from, error);
+        let mut seen = BTreeSet::new();
+        for entry in fs::read_dir(from).map_err(failed)? {
+            seen.insert(entry.map_err(failed)?.file_name());
+        }
+        for name in seen {
+            let (source, target) = (from.join(&name), to.join(&name));
+            let failed = |error| Error::file(&source, error);
+            let found = fs::symlink_metadata(&source).map_err(failed)?;
+            let (kind, name) = (found.file_type(), target.as_os_str().as_bytes());
+            if kind.is_dir() {
+                self.put(name, found.mode(), &[]).map_err(failed)?;
+                self.folder(&source, &target)?;
+            } else if kind.is_symlink() {
+                let link = fs::read_link(&source).map_err(failed)?;
+                self.put(name, found.mode(), link.as_os_str().as_bytes()).map_err(failed)?;
+            } else if kind.is_file() {
+                self.put(name, found.mode(), &fs::read(&source).map_err(failed)?).map_err(failed)?;
+            } else {
+                debug_assert!(
+                    kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device()
+                );
+            }
+        }
+        Ok(())
+    }
+}
