@@ -169,6 +169,9 @@ pub fn check(policies: &[Policy]) -> Result<(), String> {
         if policy.tenant.as_ref().is_some_and(|tenant| tenant.is_empty() || tenant.len() > 64) {
             return Err(format!("policies.tenant of '{name}' needs 1 to 64 bytes"));
         }
+        if let Some(vm) = policy.callers.vm.filter(|vm| *vm < 3) {
+            return Err(format!("policies.match.vm of '{name}' is {vm}; virtual machines have 3 or more"));
+        }
         if let Some(weight) = policy.weight.filter(|weight| !(1..=1000).contains(weight)) {
             return Err(format!("policies.weight of '{name}' is {weight}; it must be 1 to 1000"));
         }

@@ -58,11 +58,18 @@ fn host(file: &ConfigFile) -> Result<Vec<Finding>, String> {
             return Ok(vec![Finding::failed("configuration", message, advice)]);
         }
     };
-    let socket = match std::env::var_os("PONTOON_HOST") {
-        Some(_) => crate::local_socket()?,
+    let mut findings = Vec::new();
+    let named = std::env::var_os("PONTOON_HOST").filter(|host| !host.is_empty());
+    let socket = match named.map(|_| crate::local_socket()) {
+        Some(Ok(socket)) => socket,
+        Some(Err(message)) => {
+            let advice = "the host that the configuration describes is looked at";
+            findings.push(Finding::warning("PONTOON_HOST", message, advice));
+            config.socket()
+        }
         None => config.socket(),
     };
-    let mut findings = vec![daemon(&socket), adapters(&socket), sandbox()];
+    findings.extend([daemon(&socket), adapters(&socket), sandbox()]);
     if config.http.enabled {
         findings.extend([engine(&config), models(&config)]);
     }
@@ -73,6 +80,11 @@ fn host(file: &ConfigFile) -> Result<Vec<Finding>, String> {
 
 fn daemon(socket: &Path) -> Finding {
     match admin::ask(&paths::admin_socket(socket), &Question::Sessions) {
+        Ok(Answer::Sessions(_)) if UnixStream::connect(socket).is_err() => Finding::failed(
+            "daemon",
+            format!("runs, but the guests' socket {} is gone", socket.display()),
+            "start the daemon again",
+        ),
         Ok(Answer::Sessions(rows)) => {
             Finding::ok("daemon", format!("runs on {}, {} sessions", socket.display(), rows.len()))
         }

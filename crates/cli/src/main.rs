@@ -104,9 +104,9 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), String> {
 
 /// The guests' socket that `PONTOON_HOST` or the default names; management is only on this machine.
 fn local_socket() -> Result<std::path::PathBuf, String> {
-    match std::env::var("PONTOON_HOST") {
-        Err(_) => Ok(pontoon_daemon::paths::default_socket()),
-        Ok(host) => match host.parse() {
+    match std::env::var("PONTOON_HOST").ok().filter(|host| !host.is_empty()) {
+        None => Ok(pontoon_daemon::paths::default_socket()),
+        Some(host) => match host.parse() {
             Ok(pontoon_transport::Endpoint::Unix(path)) => Ok(path),
             // Shown without a ticket's secret.
             Ok(other) => Err(format!(

@@ -98,7 +98,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
 fn running_socket() -> Result<PathBuf, String> {
     let socket = crate::local_socket()?;
     match std::os::unix::net::UnixStream::connect(&socket) {
-        Ok(_) => std::path::absolute(&socket).map_err(|error| error.to_string()),
+        Ok(_) => match socket.parent().and_then(pontoon_daemon::paths::other_file) {
+            Some(other) => Err(format!(
+                "{} lies beside the guests' socket, and the container would see it: give the socket a folder of its own (listen.socket)",
+                other.display()
+            )),
+            None => std::path::absolute(&socket).map_err(|error| error.to_string()),
+        },
         Err(error) => Err(format!(
             "no Pontoon daemon listens on {}: {error}; start one with `pontoon serve`",
             socket.display()

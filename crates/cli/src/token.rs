@@ -71,7 +71,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
             create(&config, &tokens, &tenant, expires, address, json)?;
         }
         Verb::Ls { json } => list(&tokens, json)?,
-        Verb::Rm { id } => tokens.remove(&id).map_err(|error| error.to_string())?,
+        Verb::Rm { id } => {
+            // A whole ticket is taken too.
+            let id = id.strip_prefix(Ticket::SCHEME).unwrap_or(&id);
+            let id = id.split_once('.').map_or(id, |(id, _)| id);
+            tokens.remove(id).map_err(|error| error.to_string())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -84,10 +89,7 @@ fn create(
     address: String,
     json: bool,
 ) -> Result<(), String> {
-    match address.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {}
-        _ => return Err(format!("--address '{address}' is no HOST:PORT")),
-    }
+    check_address(&address)?;
     let identity =
         identity::of_host(&config.listen, &paths::data_folder()).map_err(|error| error.to_string())?;
     let (issued, secret) =
@@ -100,6 +102,30 @@ fn create(
     }
     println!("{}", ticket.text());
     Ok(())
+}
+
+/// Refuses what no guest can reach, or what would tear a ticket apart.
+fn check_address(address: &str) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("the address '{address}' {why}: name one with --address HOST:PORT"));
+    let Some((host, port)) = address.rsplit_once(':') else { return wrong("is no HOST:PORT") };
+    if !port.parse::<u16>().is_ok_and(|port| port > 0) || host.is_empty() {
+        return wrong("is no HOST:PORT");
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let ip: Option<IpAddr> = bracketed.unwrap_or(host).parse().ok();
+    match (ip, bracketed) {
+        (Some(ip), _) if ip.is_unspecified() => wrong("is every address of this host and none to dial"),
+        (Some(IpAddr::V6(_)), None) => wrong("needs brackets around its IPv6 address"),
+        (Some(ip), _) => {
+            if ip.is_loopback() {
+                eprintln!("{address} is this host for itself: guests on other machines need another address");
+            }
+            Ok(())
+        }
+        (None, None) if host.chars().all(plain) => Ok(()),
+        _ => wrong("holds what no host's name has"),
+    }
 }
 
 /// Where guests reach the daemon's TLS listener.
@@ -143,8 +169,10 @@ fn list(tokens: &Tokens, json: bool) -> Result<(), String> {
             .collect();
         return crate::print_json(&rows);
     }
+    // Later years have no such form; such a token was not made here.
     let time = |seconds: u64| {
-        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
+        humantime::format_rfc3339_seconds(time).to_string()
     };
     let row = |token: &Issued| {
         let end = token.expires.map_or_else(|| "never".to_owned(), time);

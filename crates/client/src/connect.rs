@@ -18,6 +18,9 @@ use crate::{Error, Options};
 /// How long a host may take to answer. Starting a worker with a cold driver takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Kind of the error where somebody answers and the connection would not be secure.
+const INSECURE: std::io::ErrorKind = std::io::ErrorKind::InvalidData;
+
 /// An open connection, before anything was sent on it.
 pub(crate) struct Connection {
     pub welcome: Welcome,
@@ -33,8 +36,10 @@ pub(crate) struct Connection {
 pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
     let endpoint = || options.endpoint.clone();
     let broken = |message: String| Error::Broken { endpoint: endpoint(), message };
-    let socket =
-        dial(&options.endpoint).map_err(|source| Error::Unreachable { endpoint: endpoint(), source })?;
+    let socket = dial(&options.endpoint).map_err(|source| match source.kind() {
+        INSECURE => Error::Insecure { endpoint: endpoint(), message: source.to_string() },
+        _ => Error::Unreachable { endpoint: endpoint(), source },
+    })?;
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         wgpu: WGPU_MAJOR,
@@ -118,7 +123,10 @@ fn tcp(address: &str) -> std::io::Result<TcpStream> {
 fn secure(ticket: &Ticket) -> std::io::Result<Socket> {
     let socket =
         pontoon_transport::tls::connect(tcp(&ticket.address)?, ticket.fingerprint, Duration::from_secs(10))
-            .map_err(std::io::Error::other)?;
+            .map_err(|error| match error {
+            pontoon_transport::tls::TlsError::Io(error) => error,
+            error => std::io::Error::new(INSECURE, error),
+        })?;
     if let Socket::Carried(plain, _) = &socket {
         plain.set_read_timeout(Some(PATIENCE))?;
     }
@@ -127,7 +135,8 @@ fn secure(ticket: &Ticket) -> std::io::Result<Socket> {
 
 #[cfg(not(feature = "tls"))]
 fn secure(_: &Ticket) -> std::io::Result<Socket> {
-    Err(std::io::Error::other("this program was built without TLS: pontoon-client's feature `tls` brings it"))
+    let message = "this program was built without TLS: pontoon-client's feature `tls` brings it";
+    Err(std::io::Error::new(INSECURE, message))
 }
 
 /// What the host has sent so far.

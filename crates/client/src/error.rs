@@ -26,6 +26,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Somebody answers there, and there is no secure way: another host, or a program without TLS.
+    #[error("no secure connection to {endpoint}: {message}")]
+    Insecure {
+        /// What was tried.
+        endpoint: Endpoint,
+        /// What is wrong.
+        message: String,
+    },
     /// The host said no, and why.
     #[error("the Pontoon host at {endpoint} refused: {message}")]
     Refused {

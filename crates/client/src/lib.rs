@@ -75,7 +75,7 @@ impl Options {
     /// [`Error::Address`] where `PONTOON_HOST` is no address, [`Error::Nowhere`] where it is not set and no host
     /// answers anywhere.
     pub fn from_environment() -> Result<Self, Error> {
-        let named = std::env::var("PONTOON_HOST").ok();
+        let named = std::env::var("PONTOON_HOST").ok().filter(|host| !host.is_empty());
         let endpoint = match &named {
             Some(host) => host.parse()?,
             None => places::find()?,

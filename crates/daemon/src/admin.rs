@@ -213,8 +213,13 @@ fn forwarded(desk: &Desk, forward: Forward, descriptors: Vec<OwnedFd>) -> Result
 /// # Errors
 /// As [`ask`].
 pub fn ask_with(path: &Path, question: &Question, descriptors: &[BorrowedFd<'_>]) -> Result<Answer, Error> {
-    let stream = UnixStream::connect(path)
-        .map_err(|source| Error::NotRunning { path: path.display().to_string(), source })?;
+    let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::PermissionDenied => Error::Io {
+            what: format!("{} belongs to another user: ask as that user, or as root", path.display()),
+            source,
+        },
+        _ => Error::NotRunning { path: path.display().to_string(), source },
+    })?;
     let asking = || Error::io(format!("asking the daemon on {}", path.display()));
     stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(asking())?;
     let mut text = serde_json::to_vec(question).map_err(|error| asking()(error.into()))?;

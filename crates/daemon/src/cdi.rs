@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use pontoon_wiring::{ALL, CdiCommon, CdiDevice, cdi_spec};
+use pontoon_wiring::{ALL, CdiCommon, CdiDevice, KIND, cdi_spec};
 use serde_json::Value;
 
 use crate::{Config, Error, paths};
@@ -58,6 +58,13 @@ pub fn devices(config: &Config) -> Vec<CdiDevice> {
 /// # Errors
 /// [`Error::Config`] where a path cannot be shown to containers.
 pub fn text(config: &Config, program: &Path) -> Result<String, Error> {
+    if let Some(stranger) = config.socket().parent().and_then(paths::other_file) {
+        let message = format!(
+            "{} lies beside it, and containers get to see the whole folder: give the socket a folder of its own",
+            stranger.display()
+        );
+        return Err(Error::Config { path: "listen.socket".into(), message });
+    }
     let common =
         CdiCommon { program: program.to_owned(), socket: config.socket(), tools: guest_tools(program) };
     let spec = cdi_spec(&common, &devices(config))
@@ -82,6 +89,11 @@ fn guest_tools(program: &Path) -> Option<PathBuf> {
 pub fn write(path: &Path, text: &str) -> Result<Written, Error> {
     let failed = |error| Error::io(format!("writing {}", path.display()))(error);
     let before = std::fs::read(path).ok();
+    let kind = |bytes: &Vec<u8>| serde_json::from_slice::<Value>(bytes).ok().map(|spec| spec["kind"] == KIND);
+    if before.as_ref().is_some_and(|bytes| kind(bytes) != Some(true)) {
+        let message = "it is there, and is no specification of Pontoon's: it is left alone".to_owned();
+        return Err(Error::Config { path: path.display().to_string(), message });
+    }
     if before.as_deref() == Some(text.as_bytes()) {
         return Ok(Written::Unchanged);
     }

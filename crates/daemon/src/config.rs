@@ -189,6 +189,13 @@ impl Limits {
     }
 }
 
+/// What is wrong and where. The line itself is not repeated: it may hold a secret.
+fn said(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start).min(text.len());
+    let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("line {line}: {}", error.message().lines().next().unwrap_or_default())
+}
+
 impl Config {
     /// Reads a file.
     ///
@@ -197,7 +204,7 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |message: String| Error::Config { path: path.display().to_string(), message };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let config: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|error| wrong(said(&text, &error)))?;
         config.check().map_err(wrong)?;
         Ok(config)
     }
@@ -238,6 +245,9 @@ impl Config {
         pontoon_callers::check_policies(&self.policies)?;
         if self.gpu.pool > 64 {
             return Err(format!("gpu.pool is {}, the maximum is 64", self.gpu.pool));
+        }
+        if self.listen.vsock == Some(0) {
+            return Err("listen.vsock is 0, the minimum is 1".into());
         }
         for (at, vm) in self.listen.vms.iter().enumerate() {
             if vm.cid < 3 || vm.cid == u32::MAX {

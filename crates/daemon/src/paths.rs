@@ -27,6 +27,14 @@ pub fn device_socket(guest_socket: &Path, name: &str) -> PathBuf {
     folder.with_file_name(devices).join(name).join(file)
 }
 
+/// A file in a guests' folder that is no socket, and that containers would get to see.
+pub fn other_file(folder: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::FileTypeExt;
+    let mut entries = std::fs::read_dir(folder).ok()?.flatten();
+    let other = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_socket());
+    entries.find(other).map(|entry| entry.path())
+}
+
 /// The admin socket that belongs to a guests' socket: in a private folder beside the guests' folder.
 pub fn admin_socket(guest_socket: &Path) -> PathBuf {
     let folder = guest_socket.parent().unwrap_or(Path::new("."));

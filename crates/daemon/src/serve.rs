@@ -56,6 +56,12 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let desk = Arc::new(admin::Desk { registry, door: door.clone(), forwards: OnceLock::new() });
     let answering = desk.clone();
     thread("admin", Box::new(move || admin::serve(admin_listener, &answering)))?;
+    if let Some(other) = socket.parent().and_then(paths::other_file) {
+        log::warn!(
+            "{} lies beside the guests' socket: containers that are given the folder see it",
+            other.display()
+        );
+    }
     log::info!("listening on unix:{}", socket.display());
     let unix_door = door.clone();
     thread("unix", Box::new(move || unix_door.unix(&listener, None)))?;

@@ -15,6 +15,8 @@ use crate::Error;
 
 /// Bytes of a secret.
 const SECRET: usize = 24;
+/// Longest time that a token may hold: ten years.
+const MAX_LASTS: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Tokens that may be there at once.
 const MAX_TOKENS: usize = 10_000;
 
@@ -103,6 +105,11 @@ impl Tokens {
             let message = format!("'{tenant}' needs 1 to 64 letters, digits, '-', '_', '.', ':' or '@'");
             return Err(Error::Config { path: "tenant".into(), message });
         }
+        if let Some(lasts) = lasts.filter(|lasts| lasts.as_secs() == 0 || *lasts > MAX_LASTS) {
+            let message =
+                format!("{} s; a token holds from one second to ten years (3650d)", lasts.as_secs());
+            return Err(Error::Config { path: "expires".into(), message });
+        }
         let mut random = [0; 4 + SECRET];
         let got = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
         if got.map_err(|error| Error::io("random bytes")(error.into()))? < random.len() {
@@ -140,6 +147,11 @@ impl Tokens {
             let before = tokens.len();
             tokens.retain(|token| token.id != id);
             match tokens.len() == before {
+                // What was given may be a secret: it is not repeated.
+                true if id.len() != 8 => {
+                    Err("that is no token's id: ids have eight digits, and `pontoon token ls` lists them"
+                        .into())
+                }
                 true => Err(format!("there is no token '{id}'; `pontoon token ls` lists them")),
                 false => Ok(()),
             }
@@ -213,6 +225,8 @@ mod tests {
         here.remove(&first.id).unwrap();
         assert_eq!(daemon.tenant_of(&secret, now), Ok(None), "what is taken back is void at once");
         assert!(here.remove(&first.id).unwrap_err().to_string().contains("no token"));
+        let forever = Some(Duration::from_secs(u64::MAX));
+        assert!(here.create("a", forever, now).unwrap_err().to_string().contains("ten years"));
         assert!(here.create("a b", None, now).unwrap_err().to_string().contains("'a b'"));
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -35,7 +35,7 @@ pub fn examine() -> Vec<Finding> {
 
 /// The way to the host.
 fn connect(findings: &mut Vec<Finding>) -> Option<wgpu::Instance> {
-    let named = std::env::var("PONTOON_HOST").ok();
+    let named = std::env::var("PONTOON_HOST").ok().filter(|host| !host.is_empty());
     let options = match Options::from_environment() {
         Ok(options) => options,
         Err(Error::Nowhere { tried }) => {
@@ -85,6 +85,16 @@ fn connect(findings: &mut Vec<Finding>) -> Option<wgpu::Instance> {
 fn advice(error: &Error, endpoint: &pontoon_client::Endpoint) -> &'static str {
     use pontoon_client::Endpoint;
     match (error, endpoint) {
+        (Error::Insecure { message, .. }, _) if message.contains("without TLS") => {
+            "use a program that was built with pontoon-client's feature `tls` (for this one: --features tls)"
+        }
+        (Error::Insecure { .. }, _) => {
+            "check that the address is the host's, and ask its operator for a new ticket"
+        }
+        (Error::Broken { .. }, _) => {
+            "something else than Pontoon's bridge may listen there: the model runner, or a TLS port, which needs a ticket"
+        }
+        (_, Endpoint::Unix(path)) if path.is_dir() => "it is a folder: name the socket in it",
         (Error::Refused { .. }, _) => {
             "the host is there and says no: its operator's policies, limits or tokens decide"
         }

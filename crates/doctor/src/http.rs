@@ -21,7 +21,8 @@ pub enum Server {
 impl Server {
     /// A server from a URL; none where it is not `http://`.
     pub fn parse(url: &str) -> Option<Self> {
-        let rest = url.strip_prefix("http://")?;
+        // A name and a password in a URL are no business of ours.
+        let rest = url.strip_prefix("http://").filter(|rest| !rest.contains('@'))?;
         let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
         let address = if address.contains(':') { address.to_owned() } else { format!("{address}:80") };
         let path = path.trim_end_matches('/');

@@ -12,7 +12,7 @@ use crate::http::{Server, get};
 const USUAL: &str = "http://127.0.0.1:12434/v1";
 
 pub fn examine() -> Vec<Finding> {
-    let named = std::env::var("OPENAI_BASE_URL").ok();
+    let named = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.is_empty());
     let key = std::env::var("OPENAI_API_KEY").ok();
     let mut tried = Vec::new();
     for server in servers(named.as_deref()) {
@@ -24,12 +24,20 @@ pub fn examine() -> Vec<Finding> {
     if let Some(url) = named.as_deref().filter(|url| Server::parse(url).is_none()) {
         return vec![Finding::warning(
             "models",
-            format!("OPENAI_BASE_URL is {url}, which is not looked at"),
+            format!("OPENAI_BASE_URL is {}, which is not looked at", shown(url)),
             "only http:// is; try it with its own client",
         )];
     }
     let advice = "give the container the device pontoon.dev/gpu=all, or mount the host's folder of sockets, and check that `pontoon serve` runs on the host";
     vec![Finding::failed("models", format!("no model runner answers: {}", tried.join(", ")), advice)]
+}
+
+/// A URL without a password in it.
+fn shown(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
+        _ => url.to_owned(),
+    }
 }
 
 /// Where to look, best first: what is set, the usual port, the socket beside the bridge's.

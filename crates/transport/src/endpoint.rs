@@ -28,18 +28,33 @@ pub enum Endpoint {
 pub const DEFAULT_PORT: u16 = 7300;
 
 /// An address that is not one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is no Pontoon address: write unix:/path/to/socket, tcp:host:port, vsock:2:port, or the whole text that \
      `pontoon token create` printed"
 )]
 pub struct EndpointError(String);
 
+impl EndpointError {
+    /// Whatever comes before an `@` may be a secret, however wrong the rest is.
+    fn of(text: &str) -> Self {
+        Self(text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("…@{rest}")))
+    }
+}
+
+impl fmt::Debug for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || EndpointError(text.to_owned());
+        // Blanks and quotes around it come from files of variables.
+        let text = text.trim().trim_matches(['"', '\'']);
+        let wrong = || EndpointError::of(text);
         let strip = |scheme| text.strip_prefix(scheme);
         if let Some(path) = strip("unix://").or_else(|| strip("unix:")) {
             return (!path.is_empty()).then(|| Self::Unix(path.into())).ok_or_else(wrong);
@@ -52,9 +67,12 @@ impl FromStr for Endpoint {
             };
         }
         if text.starts_with(Ticket::SCHEME) {
-            // What is wrong with a ticket is not repeated: it holds a secret.
-            let hidden = || EndpointError(format!("{}…", Ticket::SCHEME));
-            return Ticket::parse(text).map(Self::Tls).ok_or_else(hidden);
+            // Without an `@` it may be nothing but a secret.
+            let torn = || match text.contains('@') {
+                true => wrong(),
+                false => EndpointError(format!("{}…", Ticket::SCHEME)),
+            };
+            return Ticket::parse(text).map(Self::Tls).ok_or_else(torn);
         }
         if let Some(address) = strip("vsock://").or_else(|| strip("vsock:")) {
             let (cid, port) = address.split_once(':').unwrap_or((address, ""));
@@ -103,9 +121,16 @@ mod tests {
         assert_eq!(ticket.text(), text);
         let shown = format!("{0} {0:?} {1} {1:?}", ticket, Endpoint::Tls(ticket.clone()));
         assert!(!shown.contains("abc@") && shown.contains("gpu.example.org:7301"), "{shown}");
-        for wrong in
-            ["pontoon://s3cret@host:1", "pontoon://s3cret@host#00", "pontoon://@h:1#00", "pontoon://s3cret"]
-        {
+        assert_eq!(format!(" '{text}' ").parse(), Ok(Endpoint::Tls(ticket)), "quotes of a file of variables");
+        for wrong in [
+            "Pontoon://s3cret@h:1#00",
+            "tcp:s3cret@h:x",
+            "s3cret@h:1",
+            "pontoon://s3cret@host:1",
+            "pontoon://s3cret@host#00",
+            "pontoon://@h:1#00",
+            "pontoon://s3cret",
+        ] {
             let error = wrong.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains("pontoon token create") && !error.contains("s3cret"), "{error}");
         }

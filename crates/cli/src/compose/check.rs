@@ -9,11 +9,14 @@ use pontoon_wiring::{CdiDevice, KIND};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+/// Bytes of a Compose file.
+const MAX_FILE: u64 = 1 << 20;
+
 /// A Compose file, as far as it concerns us.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
-    services: BTreeMap<String, Service>,
+    services: BTreeMap<String, Option<Service>>,
     #[serde(default)]
     models: BTreeMap<String, Option<Model>>,
 }
@@ -50,10 +53,13 @@ struct Report {
 }
 
 pub fn run(config: &Config, path: &Path, as_json: bool) -> Result<ExitCode, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = read(path)?;
     let file: File = serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let reports = examine(&file, &cdi::devices(config));
     let misses = reports.iter().any(|(_, report)| !report.misses.is_empty());
+    if reports.is_empty() {
+        return Err(format!("{}: it has no services", path.display()));
+    }
     if as_json {
         let rows: Vec<Value> = reports
             .iter()
@@ -70,8 +76,21 @@ pub fn run(config: &Config, path: &Path, as_json: bool) -> Result<ExitCode, Stri
     Ok(if misses { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+fn read(path: &Path) -> Result<String, String> {
+    let failed = |why: String| format!("{}: {why}", path.display());
+    let found = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    if !found.is_file() || found.len() > MAX_FILE {
+        return Err(failed(format!("it must be a file of at most {MAX_FILE} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))
+}
+
 fn examine(file: &File, devices: &[CdiDevice]) -> Vec<(String, Report)> {
-    file.services.iter().map(|(name, service)| (name.clone(), one(file, service, devices))).collect()
+    let report = |service: &Option<Service>| match service {
+        Some(service) => one(file, service, devices),
+        None => Report { misses: vec!["everything: it is empty".into()], ..Report::default() },
+    };
+    file.services.iter().map(|(name, service)| (name.clone(), report(service))).collect()
 }
 
 fn one(file: &File, service: &Service, devices: &[CdiDevice]) -> Report {
@@ -84,6 +103,14 @@ fn one(file: &File, service: &Service, devices: &[CdiDevice]) -> Report {
             }
             None => report.gets.push("is a GPU tenant without a model".into()),
         }
+        let words = provider.options.iter().map(|(key, value)| match value.as_str() {
+            Some(text) => format!("--{key}={text}"),
+            None => format!("--{key}={value}"),
+        });
+        let words: Vec<String> = words.chain(["service".to_owned()]).collect();
+        if let Err(message) = super::provider::parse(&words) {
+            report.misses.push(format!("what its options ask for: {message}"));
+        }
         if let Some(name) = option("device")
             && !devices.iter().any(|device| device.name == name)
         {
@@ -92,7 +119,13 @@ fn one(file: &File, service: &Service, devices: &[CdiDevice]) -> Report {
         return report;
     }
     let mut has_models = false;
-    for name in wanted_devices(service) {
+    let wanted = wanted_devices(service);
+    if wanted.len() > 1 {
+        report
+            .misses
+            .push(format!("all but one of its devices: {} appear in the same place", wanted.join(" and ")));
+    }
+    for name in wanted {
         match devices.iter().find(|device| device.name == name) {
             Some(device) => {
                 has_models |= device.models;
@@ -108,7 +141,13 @@ fn one(file: &File, service: &Service, devices: &[CdiDevice]) -> Report {
         }
     }
     for provider in names(&service.depends_on) {
-        let of_ours = file.services.get(&provider).and_then(|other| other.provider.as_ref());
+        let Some(other) = file.services.get(&provider) else {
+            report
+                .misses
+                .push(format!("the service '{provider}', on which it depends: the file does not have it"));
+            continue;
+        };
+        let of_ours = other.as_ref().and_then(|other| other.provider.as_ref());
         if of_ours.is_some_and(|other| other.kind == "pontoon") {
             let prefix = provider.to_uppercase().replace('-', "_");
             report.gets.push(format!(
@@ -150,7 +189,8 @@ fn wanted_devices(service: &Service) -> Vec<String> {
         .flat_map(|device| device["device_ids"].as_array().into_iter().flatten());
     let all = service.devices.iter().chain(ids).filter_map(|device| {
         let text = device.as_str().or_else(|| device["source"].as_str())?;
-        text.strip_prefix(KIND)?.strip_prefix('=').map(str::to_owned)
+        let rest = text.strip_prefix(KIND)?;
+        Some(rest.strip_prefix('=').unwrap_or(rest).to_owned())
     });
     all.collect()
 }

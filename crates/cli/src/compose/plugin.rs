@@ -108,10 +108,11 @@ fn configure(words: &[String]) -> Result<(), String> {
     daemon()?.post("/engines/_configure", &body).map(drop)
 }
 
-fn folder() -> PathBuf {
+fn folder() -> Result<PathBuf, String> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || named("HOME").unwrap_or_else(|| "/".into()).join(".docker");
-    named("DOCKER_CONFIG").unwrap_or_else(home).join("cli-plugins")
+    let home = || named("HOME").map(|home| home.join(".docker"));
+    let found = named("DOCKER_CONFIG").or_else(home);
+    Ok(found.ok_or("neither HOME nor DOCKER_CONFIG says where Docker's plug-ins are")?.join("cli-plugins"))
 }
 
 /// Whether a file is a link to this program.
@@ -121,7 +122,7 @@ fn is_ours(path: &Path) -> bool {
 }
 
 pub fn install(force: bool) -> Result<ExitCode, String> {
-    let folder = folder();
+    let folder = folder()?;
     let (plugin, before) = (folder.join(NAME), folder.join(BEFORE));
     let failed = |error: std::io::Error| format!("{}: {error}", plugin.display());
     let program = std::env::current_exe().map_err(failed)?;
@@ -145,7 +146,7 @@ pub fn install(force: bool) -> Result<ExitCode, String> {
 }
 
 pub fn uninstall() -> Result<ExitCode, String> {
-    let (plugin, before) = (folder().join(NAME), folder().join(BEFORE));
+    let (plugin, before) = (folder()?.join(NAME), folder()?.join(BEFORE));
     let failed = |error: std::io::Error| format!("{}: {error}", plugin.display());
     if plugin.symlink_metadata().is_ok() {
         let link = std::fs::read_link(&plugin).unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::model::http::Daemon;
 
 /// The options of a service, as Compose passes them: `--key=value`, then the service's name.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Options {
+pub struct Options {
     service: String,
     model: Option<String>,
     mode: Option<Mode>,
@@ -23,7 +23,7 @@ struct Options {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub enum Mode {
     Chat,
     Embedding,
     Rerank,
@@ -42,7 +42,7 @@ fn say(kind: &str, message: impl std::fmt::Display) {
     println!("{}", json!({ "type": kind, "message": message.to_string() }));
 }
 
-fn parse(words: &[String]) -> Result<Options, String> {
+pub fn parse(words: &[String]) -> Result<Options, String> {
     let mut options = Options { pull: true, ..Options::default() };
     for word in words {
         let Some(option) = word.strip_prefix("--") else {
@@ -56,6 +56,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
             .split_once('=')
             .ok_or_else(|| format!("the option '{name}' has no value", name = option))?;
         match name.replace('-', "_").as_str() {
+            "model" if value.is_empty() => return Err("model is empty".into()),
             "model" => options.model = Some(value.to_owned()),
             "mode" => {
                 options.mode = Some(match value {
