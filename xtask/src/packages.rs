@@ -21,7 +21,7 @@ const fn package(name: &'static str, program: Option<&'static str>, why: &'stati
     Package { name, program, why }
 }
 
-const PACKAGES: [Package; 20] = [
+const PACKAGES: [Package; 21] = [
     package("libvulkan1", None, "the Vulkan loader"),
     package("mesa-vulkan-drivers", None, "Vulkan drivers, among them lavapipe for machines without a GPU"),
     package("podman", Some("podman"), "runs containers"),
@@ -32,6 +32,7 @@ const PACKAGES: [Package; 20] = [
     package("uidmap", Some("newuidmap"), "podman without root"),
     package("iptables", Some("iptables"), "podman's network rules"),
     package("qemu-system-x86", Some("qemu-system-x86_64"), "emulates a virtual machine in tests"),
+    package("iproute2", Some("ip"), "networks of their own for guests in tests"),
     package("bubblewrap", Some("bwrap"), "runs a root file system where podman cannot"),
     package("busybox-static", None, "the root file system of test containers"),
     package("curl", Some("curl"), "asks the model runner from within a container"),

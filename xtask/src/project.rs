@@ -63,6 +63,7 @@ impl Project {
     pub fn build_guests(&self) -> Command {
         let mut command =
             self.cargo(&["build", "--profile", PROFILE, "-p", "pontoon-examples", "-p", "pontoon-doctor"]);
+        command.args(["--features", "pontoon-examples/tls,pontoon-doctor/tls"]);
         command.args(["--bins", "--target", &self.triple]).env("RUSTFLAGS", "-C target-feature=+crt-static");
         command
     }

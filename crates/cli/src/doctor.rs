@@ -3,9 +3,11 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use pontoon_daemon::admin::{self, Answer, Question};
-use pontoon_daemon::tokens::Tokens;
+use pontoon_daemon::tokens::{Issued, Tokens};
+use pontoon_daemon::worker::Options;
 use pontoon_daemon::{Config, cdi, paths};
 use pontoon_doctor::{Finding, State, Wanted, guest, text, worst};
 use pontoon_engines::engine::Catalog;
@@ -31,7 +33,7 @@ pub struct Arguments {
     #[arg(long, requires = "guest")]
     no_gpu: bool,
     /// With --guest: do not look at the model runner
-    #[arg(long, requires = "guest")]
+    #[arg(long, requires = "guest", conflicts_with = "no_gpu")]
     no_models: bool,
     /// Print JSON
     #[arg(long)]
@@ -69,7 +71,7 @@ fn host(file: &ConfigFile) -> Result<Vec<Finding>, String> {
         }
         None => config.socket(),
     };
-    findings.extend([daemon(&socket), adapters(&socket), sandbox()]);
+    findings.extend([daemon(&socket), adapters(&config, &socket), sandbox()]);
     if config.http.enabled {
         findings.extend([engine(&config), models(&config)]);
     }
@@ -103,21 +105,34 @@ fn daemon(socket: &Path) -> Finding {
     }
 }
 
-fn adapters(socket: &Path) -> Finding {
+fn adapters(config: &Config, socket: &Path) -> Finding {
     let rows = match admin::ask(&paths::admin_socket(socket), &Question::Adapters) {
-        Ok(Answer::Adapters(rows)) => rows,
-        _ => pontoon_daemon::worker::open_host(&Default::default()).1,
+        Ok(Answer::Adapters(rows)) if !rows.is_empty() => rows,
+        _ => {
+            let adapter = config.gpu.adapter.clone();
+            pontoon_daemon::worker::open_host(&Options { adapter, ..Options::default() }).1
+        }
     };
     let usable = || rows.iter().filter(|row| row.usable);
     let install = "install the GPU's Vulkan driver, and check with `pontoon gpu list`";
     match (usable().find(|row| row.kind != "cpu"), usable().next()) {
         (Some(gpu), _) => Finding::ok("adapter", format!("{} ({}, {})", gpu.name, gpu.kind, gpu.driver)),
+        (None, Some(cpu)) if config.gpu.require_gpu => Finding::failed(
+            "adapter",
+            format!("{}: software on the CPU, and gpu.require_gpu is set: nobody is served", cpu.name),
+            install,
+        ),
         (None, Some(cpu)) => {
             Finding::warning("adapter", format!("{}: software on the CPU, no GPU", cpu.name), install)
         }
-        (None, None) => {
-            Finding::failed("adapter", "no driver works here, or gpu.adapter leaves none", install)
+        (None, None) if !rows.is_empty() => {
+            let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+            let wanted = config.gpu.adapter.as_deref().unwrap_or_default();
+            let seen =
+                format!("no adapter's name contains gpu.adapter, '{wanted}': there are {}", names.join(", "));
+            Finding::failed("adapter", seen, "correct gpu.adapter in pontoon.toml")
         }
+        (None, None) => Finding::failed("adapter", "no driver works here", install),
     }
 }
 
@@ -223,17 +238,23 @@ fn remote(config: &Config) -> Vec<Finding> {
         }
     }
     if let Some(address) = &listen.tls {
+        let now = SystemTime::now();
+        let valid = |tokens: &[Issued]| tokens.iter().filter(|token| !token.expired(now)).count();
         findings.push(match Tokens::in_folder(&paths::data_folder()).list() {
-            Ok(tokens) if tokens.is_empty() && listen.tokens.is_empty() => Finding::warning(
+            Ok(tokens) if valid(&tokens) + listen.tokens.len() == 0 => Finding::warning(
                 "remote",
-                format!("TLS on {address}, and nobody has a token"),
+                format!("TLS on {address}, and nobody has a token that holds"),
                 "`pontoon token create` makes one",
             ),
             Ok(tokens) => Finding::ok(
                 "remote",
-                format!("TLS on {address}, {} tokens", tokens.len() + listen.tokens.len()),
+                format!("TLS on {address}, {} tokens hold", valid(&tokens) + listen.tokens.len()),
             ),
-            Err(error) => Finding::failed("remote", error.to_string(), "ask as the user who runs the daemon"),
+            Err(error) => Finding::failed(
+                "remote",
+                error.to_string(),
+                "ask as the user who runs the daemon; a damaged file can only be removed, with its tokens",
+            ),
         });
     }
     findings

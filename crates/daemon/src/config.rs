@@ -246,6 +246,15 @@ impl Config {
         if self.gpu.pool > 64 {
             return Err(format!("gpu.pool is {}, the maximum is 64", self.gpu.pool));
         }
+        for (key, address) in [("listen.tcp", &self.listen.tcp), ("listen.tls", &self.listen.tls)] {
+            let whole = |address: &str| {
+                let parts = address.rsplit_once(':');
+                parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            };
+            if let Some(address) = address.as_deref().filter(|address| !whole(address)) {
+                return Err(format!("{key} is '{address}'; it must be HOST:PORT"));
+            }
+        }
         if self.listen.vsock == Some(0) {
             return Err("listen.vsock is 0, the minimum is 1".into());
         }

@@ -32,6 +32,10 @@ fn main() -> ExitCode {
             }
         }
     }
+    if !wanted.gpu && !wanted.models {
+        eprintln!("pontoon-doctor: --no-gpu and --no-models leave nothing to look at");
+        return ExitCode::from(2);
+    }
     let findings = guest(wanted);
     match json {
         true => println!("{}", serde_json::to_string(&findings).unwrap_or_default()),

@@ -61,6 +61,11 @@ fn answered(server: &Server, status: u16, body: &[u8], named: bool) -> Finding {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let said = answer["error"]["message"].as_str().map(str::to_owned);
     match status {
+        200 if !answer["data"].is_array() => Finding::failed(
+            "models",
+            format!("{server} answers, but with no list of models"),
+            "OPENAI_BASE_URL ends in /v1: http://HOST:PORT/v1",
+        ),
         200 => {
             let names: Vec<&str> = answer["data"]
                 .as_array()
@@ -109,6 +114,7 @@ mod tests {
             (State::Ok, "unix:/run/pontoon/models.sock offers 2: a, b")
         );
         assert_eq!(answered(&server, 200, br#"{"data":[]}"#, true).state, State::Warning);
+        assert!(answered(&server, 200, b"[]", true).advice.unwrap().contains("/v1"));
         let refused = answered(&server, 403, br#"{"error":{"message":"not for you"}}"#, true);
         assert!(refused.state == State::Failed && refused.seen.contains("not for you"));
     }

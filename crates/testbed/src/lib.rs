@@ -3,12 +3,14 @@
 //!
 //! Only tests and `xtask` use this crate; no product code does.
 
+mod line;
 mod podman;
 mod program;
 mod rootfs;
 mod scratch;
 mod tools;
 
+pub use line::Line;
 pub use podman::{Podman, Service};
 pub use program::add_program;
 pub use rootfs::busybox_rootfs;

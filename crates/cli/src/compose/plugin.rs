@@ -62,11 +62,11 @@ fn status(as_json: bool) -> Result<(), String> {
     let running = daemon()?.get("/health");
     match (as_json, running) {
         (true, running) => crate::print_json(&json!({
-            "running": running.is_ok(), "backends": { "llama.cpp": "running" }, "kind": "Pontoon", "endpoint": endpoint,
+            "running": running.is_ok(), "backends": { "llama.cpp": if running.is_ok() { "running" } else { "not running" } }, "kind": "Pontoon", "endpoint": endpoint,
             "endpointHost": endpoint,
         })),
         (false, Ok(_)) => {
-            println!("Pontoon's model runner is running at {endpoint}");
+            println!("Pontoon's model runner is running; containers with a device find it at {endpoint}");
             Ok(())
         }
         (false, Err(message)) => Err(message),
