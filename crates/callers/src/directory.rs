@@ -68,30 +68,36 @@ impl Directory {
     }
 
     /// The process at the other end of a unix socket, `device` naming the policy whose socket it is. May ask an
-    /// engine, which takes milliseconds the first time, two seconds where it hangs. None where the process has ended:
-    /// then nobody can say where it was, and who else holds its socket.
+    /// engine, which takes milliseconds the first time, two seconds where it hangs. None where the process has ended,
+    /// for then nobody can say where it was and who else holds its socket; and where it poses as a container.
     pub fn of_process(&self, pid: Option<i32>, uid: u32, device: Option<&str>) -> Option<Facts> {
         let facts = Facts { uid: Some(uid), device: device.map(str::to_owned), ..Facts::default() };
         // No id: a process outside our pid namespace. A user is all that can be told of it.
         let Some(pid) = pid.filter(|pid| *pid > 0) else { return Some(facts) };
         let groups = process::groups(pid)?;
-        let container = process::foreign_in(&groups).and_then(|id| self.container_of(id, &groups));
+        let container = match process::foreign_in(&groups) {
+            Some(id) => Some(self.container_of(id, &groups)?),
+            None => None,
+        };
         Some(Facts { pid: Some(pid), process: Some(process::name(pid)), container, ..facts })
     }
 
-    /// The container of a process with these control groups; none where its engine says that it is elsewhere.
+    /// The container of a process with these control groups; none where its engine says that the container is elsewhere,
+    /// so that the process only poses as it.
     fn container_of(&self, id: &str, groups: &str) -> Option<Container> {
+        let fits = |first: Option<i32>| first.is_none_or(|first| process::is_in(groups, id, first));
         let (container, first) = self.container(id);
-        match first {
-            Some(first) if !process::is_in(groups, id, first) => {
-                log::warn!(
-                    "a process poses as container {}, whose processes are elsewhere",
-                    container.short()
-                );
-                None
-            }
-            _ => Some(container),
+        if fits(first) {
+            return Some(container);
         }
+        // It may have been started again since: then its first process is another.
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        let (container, first) = self.container(id);
+        if !fits(first) {
+            log::warn!("a process poses as container {}, whose processes are elsewhere", container.short());
+            return None;
+        }
+        Some(container)
     }
 
     /// A caller in a container's own network, where a listener of ours is.

@@ -16,4 +16,4 @@ pub use container::Container;
 pub use directory::{CallersConfig, Directory};
 pub use facts::{Facts, Via};
 pub use policy::{Match, Policy, PolicyLimits, Verdict, check as check_policies, decide};
-pub use process::foreign_container;
+pub use process::{foreign_container, foreign_in, groups};

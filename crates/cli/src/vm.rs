@@ -1,5 +1,6 @@
 //! `pontoon vm`.
 
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -178,7 +179,8 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         folder: folder.0.clone(),
     };
     let listeners = pontoon_vm::listen(&request).map_err(text)?;
-    let cid = machine.cid.unwrap_or(3 + std::process::id());
+    // Beyond those that people give to machines of their own.
+    let cid = machine.cid.unwrap_or(0x8000_0000 | std::process::id());
     let mut started = |accelerator: Accelerator, pid: u32| {
         eprintln!("the machine runs on {} as vm:{cid}", accelerator.name());
         let question = Question::Machine(NewMachine { cid, pid: pid as i32 });
@@ -189,6 +191,11 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
             other => Err(format!("the daemon answered something else: {other:?}")),
         }
     };
-    let code = request.run(machine.accel, &mut started, &mut |line| println!("{line}")).map_err(text)?;
+    let mut output = |bytes: &[u8]| {
+        // Nobody reads any more: the command goes on all the same.
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(bytes).and_then(|()| out.flush());
+    };
+    let code = request.run(machine.accel, &mut started, &mut output).map_err(text)?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

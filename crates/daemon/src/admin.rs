@@ -127,6 +127,8 @@ pub(crate) struct Desk {
     pub registry: Arc<Registry>,
     /// What guests meet.
     pub door: Arc<Door>,
+    /// Whether there will be a model runner.
+    pub models: bool,
     /// The model runner in containers' networks, once it runs.
     pub forwards: OnceLock<Forwards>,
 }
@@ -187,23 +189,26 @@ fn served(desk: &Desk, machine: &NewMachine, descriptors: Vec<OwnedFd>) -> Resul
     let Ok([bridge, models]) = <[OwnedFd; 2]>::try_from(descriptors) else {
         return Err("two listeners are needed".into());
     };
-    // A host without a model runner closes the second.
-    if let Some(forwards) = desk.forwards.get() {
+    // Without a model runner the second is closed here.
+    if let Some(forwards) = ready(desk) {
         forwards.start_machine(machine, models)?;
     }
     desk.door.machine(bridge.into(), machine.cid, forward::process(machine.pid)?)
 }
 
-fn forwarded(desk: &Desk, forward: Forward, descriptors: Vec<OwnedFd>) -> Result<(), String> {
-    // Containers that start with the host come before the model runner is ready.
+/// The model runner in others' networks. Containers that start with the host come before it is ready; a host that has
+/// none says so at once.
+fn ready(desk: &Desk) -> Option<&Forwards> {
     let deadline = Instant::now() + Duration::from_secs(5);
-    while desk.forwards.get().is_none() && Instant::now() < deadline {
+    while desk.models && desk.forwards.get().is_none() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let forwards = desk
-        .forwards
-        .get()
-        .ok_or("the model runner is not running here (http.enabled), or is still starting")?;
+    desk.forwards.get()
+}
+
+fn forwarded(desk: &Desk, forward: Forward, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    let forwards =
+        ready(desk).ok_or("the model runner is not running here (http.enabled), or is still starting")?;
     let listener = descriptors.into_iter().next().ok_or("no listener came with the question")?;
     forwards.start(forward, listener)
 }

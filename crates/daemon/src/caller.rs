@@ -38,7 +38,7 @@ impl Caller {
         let facts =
             directory.of_process(Some(credentials.pid()), credentials.uid(), device).ok_or_else(|| {
                 refuse(
-                    "the process that opened this connection has ended, so nobody can say whose it is".into(),
+                    "the process that opened this connection has ended, or poses as a container, so nobody can say whose it is".into(),
                 )
             })?;
         Self::of(facts, directory)

@@ -49,22 +49,26 @@ impl Connection {
         pontoon_transport::send_all(self, bytes).map_err(std::io::Error::other)
     }
 
-    /// Where it comes from, before it has said a word.
-    pub fn neighbourhood(&self) -> From {
-        match self {
-            Self::Unix(socket) => match getsockopt(socket, PeerCredentials) {
-                Ok(peer) => match pontoon_callers::foreign_container(peer.pid()) {
-                    Some(container) => From::Container(container),
+    /// Where it comes from, before it has said a word; none where its process has ended already.
+    pub fn neighbourhood(&self) -> Option<From> {
+        Some(match self {
+            Self::Unix(socket) => {
+                let peer = getsockopt(socket, PeerCredentials).ok()?;
+                let groups = match peer.pid() {
+                    1.. => pontoon_callers::groups(peer.pid())?,
+                    _ => String::new(),
+                };
+                match pontoon_callers::foreign_in(&groups) {
+                    Some(container) => From::Container(container.to_owned()),
                     None => From::User(peer.uid()),
-                },
-                Err(_) => From::User(u32::MAX),
-            },
+                }
+            }
             Self::Tcp(socket) => {
                 From::machine(socket.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()))
             }
             Self::Tls(_, address) => From::machine(address.ip()),
             Self::Vsock(_, cid) => From::Vm(*cid),
-        }
+        })
     }
 
     /// How bytes travel, for the worker.
@@ -84,6 +88,16 @@ impl Connection {
             Self::Tls(..) => "tls",
             Self::Vsock(..) => "vsock",
         }
+    }
+
+    /// Tells a caller in one breath why it is not even heard: where its line is full, it is hung up on.
+    pub fn turn_away(&self, kind: RefusalKind, message: &str) {
+        let mut frame = Vec::new();
+        frame::put_encoded(&mut frame, code::REFUSAL, &Refusal { kind, message: Text::cut(message) });
+        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(self, &frame, flags);
+        let mut unread = [0; MAX_HELLO_BODY];
+        let _ = rustix::net::recv(self, &mut unread, RecvFlags::DONTWAIT);
     }
 
     /// Tells the caller why it gets no session. Whoever does not listen is not waited for.

@@ -42,10 +42,14 @@ pub struct Door {
 impl Door {
     /// Serves one connection in a thread of its own, if there is a place for it.
     fn open(self: &Arc<Self>, connection: Connection, device: Option<Arc<str>>) {
-        match self.greetings.enter(connection.neighbourhood()) {
+        let Some(from) = connection.neighbourhood() else {
+            let message = "the process that opened this connection has ended";
+            return connection.turn_away(RefusalKind::Unauthorized, message);
+        };
+        match self.greetings.enter(from) {
             Some(place) => self.greet(place, move || Some(connection), device),
             None => {
-                connection.refuse(RefusalKind::Busy, "too many callers are connecting at once: try again")
+                connection.turn_away(RefusalKind::Busy, "too many callers are connecting at once: try again");
             }
         }
     }
@@ -62,9 +66,11 @@ impl Door {
         let spawned = guide.spawn(move || {
             let Some(connection) = connection() else { return };
             let greeted = greet(&connection, device.as_deref(), &door);
-            drop(place);
             match greeted {
-                Ok((hello, caller)) => door.registry.serve(&connection, &hello, &caller),
+                Ok((hello, caller)) => {
+                    drop(place);
+                    door.registry.serve(&connection, &hello, &caller);
+                }
                 Err(Some((kind, message))) => {
                     log::info!("a caller was refused: {message}");
                     connection.refuse(kind, &message);

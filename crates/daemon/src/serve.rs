@@ -53,7 +53,12 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.into()).spawn(work).map_err(Error::io("starting a thread"))
     };
-    let desk = Arc::new(admin::Desk { registry, door: door.clone(), forwards: OnceLock::new() });
+    let desk = Arc::new(admin::Desk {
+        registry,
+        door: door.clone(),
+        models: config.http.enabled,
+        forwards: OnceLock::new(),
+    });
     let answering = desk.clone();
     thread("admin", Box::new(move || admin::serve(admin_listener, &answering)))?;
     if let Some(other) = socket.parent().and_then(paths::other_file) {

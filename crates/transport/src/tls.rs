@@ -314,7 +314,12 @@ impl<'a> Carrier<'a> {
             self.ending();
         }
         if !outward && !self.inside_ended && !inside.is_empty() {
-            match would_block((&mut &*self.plain).read(chunk))? {
+            let read = match would_block((&mut &*self.plain).read(chunk)) {
+                // It went with something unread: nothing more will come.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(0),
+                other => other?,
+            };
+            match read {
                 Some(0) => {
                     self.inside_ended = true;
                     self.connection.send_close_notify();
@@ -386,8 +391,17 @@ impl<'a> Carrier<'a> {
         self.inward.clear();
         self.at = 0;
         while self.inward.len() < CHUNK {
-            let read = would_block(self.connection.read_tls(&mut &*self.socket))?;
-            let closed = self.decrypt(chunk)?;
+            let read = would_block(self.connection.read_tls(&mut &*self.socket));
+            let decrypted = read.and_then(|read| Ok((read, self.decrypt(chunk)?)));
+            let (read, closed) = match decrypted {
+                Ok(found) => found,
+                // What came before the end is still handed in.
+                Err(error) => {
+                    self.outside_ended = Some(format!("the connection broke: {error}"));
+                    self.ending();
+                    break;
+                }
+            };
             if closed || read == Some(0) {
                 let how = if closed { "" } else { ", without a word" };
                 self.outside_ended = Some(format!("the other side closed the connection{how}"));

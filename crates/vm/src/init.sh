@@ -16,7 +16,7 @@ for place in proc sys dev; do
     /bin/busybox mount -o move /$place /root/$place
 done
 # The host waits for this line, then shows everything.
-/bin/busybox echo pontoon-vm-ready > /root/dev/ttyS1
+/bin/busybox echo pontoon-vm-ready > /root/dev/ttyS0
 /bin/busybox chroot /root /.pontoon-command > /root/dev/ttyS0 2>&1 < /root/dev/null
 /bin/busybox echo "pontoon-vm-exit $?" > /root/dev/ttyS1
 /bin/busybox sync

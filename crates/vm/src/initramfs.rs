@@ -26,6 +26,9 @@ const MODULES: [&str; 8] = [
     "virtio_net",
 ];
 
+/// Bytes of one file: they are in memory, here and in the machine.
+const MAX_FILE: u64 = 2 << 30;
+
 /// What goes into the archive.
 pub struct Contents<'a> {
     /// The root file system.
@@ -135,7 +138,19 @@ impl<W: Write> Archive<'_, W> {
                 let link = fs::read_link(&source).map_err(failed)?;
                 self.put(name, found.mode(), link.as_os_str().as_bytes()).map_err(failed)?;
             } else if kind.is_file() {
-                self.put(name, found.mode(), &fs::read(&source).map_err(failed)?).map_err(failed)?;
+                // Not through a link that somebody put there meanwhile, nor from a pipe.
+                let flags =
+                    rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+                let file = rustix::fs::open(&source, flags, rustix::fs::Mode::empty());
+                let file = File::from(file.map_err(|errno| failed(errno.into()))?);
+                let now = file.metadata().map_err(failed)?;
+                if !now.is_file() || now.len() > MAX_FILE {
+                    let message = format!("it is no file of at most {MAX_FILE} bytes");
+                    return Err(failed(io::Error::other(message)));
+                }
+                let mut bytes = Vec::new();
+                io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE), &mut bytes).map_err(failed)?;
+                self.put(name, found.mode(), &bytes).map_err(failed)?;
             } else {
                 debug_assert!(
                     kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device()

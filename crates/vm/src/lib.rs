@@ -5,12 +5,13 @@
 
 mod initramfs;
 
-use std::io::{BufRead, BufReader};
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 pub use initramfs::{Contents, write as write_initramfs};
 
@@ -35,6 +36,9 @@ pub enum Error {
     /// A driver is only there compressed.
     #[error("{} is compressed, which busybox cannot load: unpack the kernel's modules, or name others with --modules", .0.display())]
     Module(PathBuf),
+    /// A path that QEMU's command line cannot carry.
+    #[error("QEMU's options cannot carry the path {}: use one of letters, digits, '/', '.', '_', '-' and '+' (TMPDIR names the folder of sockets)", .0.display())]
+    Path(PathBuf),
     /// A program is missing.
     #[error("{0} is missing: install the package {1}")]
     Missing(&'static str, &'static str),
@@ -108,9 +112,12 @@ pub struct Request {
 
 /// A running machine.
 #[derive(Debug)]
-pub struct Machine {
+struct Running {
     qemu: Child,
-    said: mpsc::Receiver<String>,
+    /// What its console says, in pieces; few wait, so that a guest that prints without end waits too.
+    console: mpsc::Receiver<Vec<u8>>,
+    /// What its first process has told the host.
+    control: Arc<Mutex<String>>,
 }
 
 impl Request {
@@ -124,16 +131,17 @@ impl Request {
         self.folder.join("models.sock")
     }
 
-    fn arguments(&self, accelerator: Accelerator) -> Vec<String> {
+    fn arguments(&self, accelerator: Accelerator) -> Result<Vec<String>, Error> {
+        let program = plain(&self.program)?;
         let forward = |port: u32, socket: &Path| {
-            format!("guestfwd=tcp:{HOST}:{port}-cmd:{} vm relay {}", self.program.display(), socket.display())
+            Ok::<_, Error>(format!("guestfwd=tcp:{HOST}:{port}-cmd:{program} vm relay {}", plain(socket)?))
         };
         let network = format!(
             "user,id=net,restrict=on,{},{}",
-            forward(7300, &self.bridge_socket()),
-            forward(12434, &self.models_socket())
+            forward(7300, &self.bridge_socket())?,
+            forward(12434, &self.models_socket())?
         );
-        let control = format!("file,id=control,path={}", self.folder.join("control").display());
+        let control = format!("socket,id=control,path={}", plain(&self.control_socket())?);
         let words = [
             "-machine",
             "q35",
@@ -170,45 +178,54 @@ impl Request {
         for (option, path) in [("-kernel", &self.kernel), ("-initrd", &self.initramfs)] {
             arguments.extend([option.to_owned(), path.display().to_string()]);
         }
-        arguments
+        Ok(arguments)
     }
 
-    /// Starts the machine. `listening` is given QEMU's process id, once, before the guest runs.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub fn start(&self, accelerator: Accelerator) -> Result<Machine, Error> {
-        let control = self.folder.join("control");
-        std::fs::write(&control, "").map_err(|error| Error::file(&control, error))?;
-        let mut command = Command::new("qemu-system-x86_64");
+    fn control_socket(&self) -> PathBuf {
+        self.folder.join("control.sock")
+    }
+
+    fn start(&self, accelerator: Accelerator) -> Result<Running, Error> {
+        let there = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .any(|folder| folder.join("qemu-system-x86_64").is_file());
+        if !there {
+            return Err(Error::Missing("qemu-system-x86_64", "qemu-system-x86"));
+        }
+        let path = self.control_socket();
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).map_err(|error| Error::file(&path, error))?;
+        // QEMU ends with this program, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command
-            .args(self.arguments(accelerator))
+            .args(self.arguments(accelerator)?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
-        let mut qemu =
-            command.spawn().map_err(|_| Error::Missing("qemu-system-x86_64", "qemu-system-x86"))?;
-        let (tell, said) = mpsc::channel();
-        if let Some(console) = qemu.stdout.take() {
+        let mut qemu = command.spawn().map_err(|_| Error::Missing("setpriv", "util-linux"))?;
+        let control = Arc::new(Mutex::new(String::new()));
+        let heard = control.clone();
+        std::thread::spawn(move || {
+            if let Ok((stream, _)) = listener.accept() {
+                hear(stream, &heard);
+            }
+        });
+        let (tell, console) = mpsc::sync_channel(16);
+        if let Some(mut output) = qemu.stdout.take() {
             std::thread::spawn(move || {
-                for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
-                    let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
-                    if tell.send(line).is_err() {
+                let mut chunk = vec![0; 64 << 10];
+                while let Ok(len @ 1..) = output.read(&mut chunk) {
+                    if tell.send(chunk[..len].to_vec()).is_err() {
                         break;
                     }
                 }
             });
         }
-        Ok(Machine { qemu, said })
-    }
-
-    /// What the guest's first process has told the host.
-    fn control(&self) -> String {
-        std::fs::read_to_string(self.folder.join("control")).unwrap_or_default().replace('\r', "")
+        Ok(Running { qemu, console, control })
     }
 
     /// Starts the machine, with another accelerator where the wanted one starts nothing, and runs it to its end.
-    /// `started` is told what executes it and QEMU's process id; `line` gets what the command prints.
+    /// `started` is told what executes it and QEMU's process id; `output` gets what the command prints, in pieces.
     ///
     /// # Errors
     /// [`Error`].
@@ -216,12 +233,12 @@ impl Request {
         &self,
         wanted: Option<Accelerator>,
         started: &mut dyn FnMut(Accelerator, u32) -> Result<(), String>,
-        line: &mut dyn FnMut(&str),
+        output: &mut dyn FnMut(&[u8]),
     ) -> Result<i32, Error> {
         let first = wanted.unwrap_or_else(Accelerator::guess);
         let alone = wanted.is_some() || first == Accelerator::Tcg;
-        match self.attempt(first, if alone { BOOT } else { ACCELERATED_BOOT }, started, line) {
-            Err(Error::Boot { .. }) if !alone => self.attempt(Accelerator::Tcg, BOOT, started, line),
+        match self.attempt(first, if alone { BOOT } else { ACCELERATED_BOOT }, started, output) {
+            Err(Error::Boot { .. }) if !alone => self.attempt(Accelerator::Tcg, BOOT, started, output),
             other => other,
         }
     }
@@ -231,42 +248,83 @@ impl Request {
         accelerator: Accelerator,
         patience: Duration,
         started: &mut dyn FnMut(Accelerator, u32) -> Result<(), String>,
-        line: &mut dyn FnMut(&str),
+        output: &mut dyn FnMut(&[u8]),
     ) -> Result<i32, Error> {
         let mut machine = self.start(accelerator)?;
         started(accelerator, machine.qemu.id()).map_err(Error::Ended)?;
-        let begun = std::time::Instant::now();
-        let (mut ready, mut last) = (false, String::new());
+        let begun = Instant::now();
+        // What firmware and kernel say comes before the first process's line, and is not the command's.
+        let mut before = Some(Vec::new());
         loop {
-            match machine.said.recv_timeout(Duration::from_millis(100)) {
-                // Firmware and kernel may say things before the command does.
-                Ok(text) if ready || self.control().contains("pontoon-vm-ready") => {
-                    ready = true;
-                    line(&text);
-                }
-                Ok(text) => last = text,
-                Err(mpsc::RecvTimeoutError::Timeout) if ready => {}
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    ready = self.control().contains("pontoon-vm-ready");
-                    if !ready && begun.elapsed() > patience {
-                        return Err(Error::Boot { seconds: patience.as_secs(), words: last });
+            match (machine.console.recv_timeout(Duration::from_millis(100)), &mut before) {
+                (Ok(bytes), None) => output(&without_returns(&bytes)),
+                (Ok(bytes), Some(boot)) => {
+                    boot.extend_from_slice(&bytes);
+                    if let Some(at) = find(boot, READY) {
+                        let rest = without_returns(&boot[at + READY.len()..]);
+                        output(rest.strip_prefix(b"\n").unwrap_or(&rest));
+                        before = None;
+                    } else if boot.len() > MAX_BOOT {
+                        boot.drain(..MAX_BOOT / 2);
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                (Err(RecvTimeoutError::Timeout), None) => {}
+                (Err(RecvTimeoutError::Timeout), Some(_)) if begun.elapsed() <= patience => {}
+                (Err(RecvTimeoutError::Timeout), Some(boot)) => return Err(no_boot(patience, boot)),
+                (Err(RecvTimeoutError::Disconnected), _) => break,
             }
         }
         let status = machine.qemu.wait().map_err(|error| Error::Ended(error.to_string()))?;
-        let control = self.control();
-        if !control.contains("pontoon-vm-ready") {
-            return Err(Error::Boot { seconds: begun.elapsed().as_secs(), words: last });
+        if let Some(boot) = before {
+            return Err(no_boot(begun.elapsed(), &boot));
         }
+        let control = machine.control.lock().unwrap_or_else(PoisonError::into_inner).replace('\r', "");
         let code =
             control.lines().find_map(|line| line.strip_prefix("pontoon-vm-exit ")?.trim().parse().ok());
         code.ok_or_else(|| Error::Ended(format!("QEMU: {status}")))
     }
 }
 
-impl Drop for Machine {
+/// What the first process writes before the command begins.
+const READY: &[u8] = b"pontoon-vm-ready\r\n";
+/// Bytes that are kept of what is said before that.
+const MAX_BOOT: usize = 64 << 10;
+/// Bytes that the first process may tell the host.
+const MAX_CONTROL: usize = 4096;
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// A console ends its lines as terminals did.
+fn without_returns(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().copied().filter(|byte| *byte != b'\r').collect()
+}
+
+fn no_boot(waited: Duration, boot: &[u8]) -> Error {
+    let text =
+        String::from_utf8_lossy(&boot[boot.len().saturating_sub(500)..]).replace(char::is_control, " ");
+    Error::Boot { seconds: waited.as_secs(), words: text.trim().to_owned() }
+}
+
+/// Keeps the first of what a guest says, and lets the rest go by.
+fn hear(mut stream: UnixStream, heard: &Mutex<String>) {
+    let mut chunk = [0; 1024];
+    while let Ok(len @ 1..) = stream.read(&mut chunk) {
+        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() < MAX_CONTROL {
+            heard.push_str(&String::from_utf8_lossy(&chunk[..len]));
+        }
+    }
+}
+
+/// QEMU gives commas and blanks in these places meanings of their own.
+fn plain(path: &Path) -> Result<&str, Error> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    path.to_str().filter(|text| text.chars().all(fits)).ok_or_else(|| Error::Path(path.to_owned()))
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
@@ -322,7 +380,6 @@ pub fn relay(socket: &Path) -> std::io::Result<()> {
     });
     let mut chunk = vec![0; 64 << 10];
     let (mut from, mut to) = (stream, std::io::stdout().lock());
-    use std::io::{Read as _, Write as _};
     loop {
         match from.read(&mut chunk)? {
             0 => return Ok(()),

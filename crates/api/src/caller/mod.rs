@@ -126,6 +126,12 @@ impl Peer {
         Self { machine: Some(cid), ..Self::of_tcp(Origin::Guest) }
     }
 
+    /// The port of one container or virtual machine by which it came, if it did.
+    pub fn port(&self) -> Option<Arc<str>> {
+        let container = self.container.as_ref().map(|id| format!("port of container {id}").into());
+        container.or_else(|| self.machine.map(|cid| format!("port of machine {cid}").into()))
+    }
+
     /// Where the connection came in.
     pub fn origin(&self) -> Origin {
         self.origin
@@ -193,7 +199,7 @@ impl Peer {
 }
 
 /// What is said to who cannot be told from anybody.
-pub const GONE: &str = "the process that opened this connection has ended, so nobody can say whose it is";
+pub const GONE: &str = "the process that opened this connection has ended, or poses as a container, so nobody can say whose it is";
 
 /// Policies are not about the operator.
 fn operator(facts: &Facts) -> Caller {

@@ -9,10 +9,10 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{self, Places};
+use super::connection::{self, Place, Places};
 use super::lanes::Lanes;
 use super::{Error, Shared};
 use crate::caller::{Origin, Peer};
@@ -207,8 +207,22 @@ pub struct Handles {
     pub stopped: watch::Receiver<bool>,
 }
 
+/// Places for a connection before it has said anything: one among all, and among those of its own port where that is a
+/// container's or a machine's, so that these cannot take all. None: there is no place.
+fn places(handles: &Handles, peer: &Peer) -> Option<(Option<OwnedSemaphorePermit>, Option<Place>)> {
+    // The operator is let in whatever guests do: nobody else reaches that socket.
+    if peer.origin() == Origin::Admin {
+        return Some((None, None));
+    }
+    let own = match peer.port() {
+        Some(port) => Some(handles.places.of(&port)?),
+        None => None,
+    };
+    Some((Some(handles.places.take()?), own))
+}
+
 fn plain(stream: TcpStream, peer: Peer, handles: Handles) -> std::io::Result<()> {
-    let Some(place) = handles.places.take() else { return full() };
+    let Some(place) = places(&handles, &peer) else { return full() };
     let _ = stream.set_nodelay(true);
     let peer = Arc::new(peer);
     let stream = stream.into_std()?;
@@ -222,8 +236,8 @@ fn plain(stream: TcpStream, peer: Peer, handles: Handles) -> std::io::Result<()>
 }
 
 fn local(stream: UnixStream, peer: Peer, handles: Handles) -> std::io::Result<()> {
+    let Some(place) = places(&handles, &peer) else { return full() };
     let peer = Arc::new(peer);
-    let Some(place) = handles.places.take() else { return full() };
     let stream = stream.into_std()?;
     handles.lanes.clone().spawn(async move {
         if let Some(stream) = taken_over(UnixStream::from_std(stream)) {

@@ -121,6 +121,11 @@ fn is_ours(path: &Path) -> bool {
     own.is_some() && std::fs::canonicalize(path).ok() == own.and_then(|own| std::fs::canonicalize(own).ok())
 }
 
+/// Whether a file is a link to some `pontoon`.
+fn is_pontoon(path: &Path) -> bool {
+    std::fs::read_link(path).is_ok_and(|link| link.file_name() == Some("pontoon".as_ref()))
+}
+
 pub fn install(force: bool) -> Result<ExitCode, String> {
     let folder = folder()?;
     let (plugin, before) = (folder.join(NAME), folder.join(BEFORE));
@@ -138,9 +143,19 @@ pub fn install(force: bool) -> Result<ExitCode, String> {
                 plugin.display()
             ));
         }
-        std::fs::rename(&plugin, &before).map_err(failed)?;
+        if is_pontoon(&plugin) {
+            // Of another place: nothing to keep.
+            std::fs::remove_file(&plugin).map_err(failed)?;
+        } else if before.symlink_metadata().is_ok() {
+            return Err(format!("{} is kept already: put it back first, with `uninstall`", before.display()));
+        } else {
+            std::fs::rename(&plugin, &before).map_err(failed)?;
+        }
     }
-    std::os::unix::fs::symlink(&program, &plugin).map_err(failed)?;
+    if let Err(error) = std::os::unix::fs::symlink(&program, &plugin) {
+        let _ = std::fs::rename(&before, &plugin);
+        return Err(failed(error));
+    }
     println!("{} is Pontoon now; `docker compose` asks it for `models:`", plugin.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -149,8 +164,7 @@ pub fn uninstall() -> Result<ExitCode, String> {
     let (plugin, before) = (folder()?.join(NAME), folder()?.join(BEFORE));
     let failed = |error: std::io::Error| format!("{}: {error}", plugin.display());
     if plugin.symlink_metadata().is_ok() {
-        let link = std::fs::read_link(&plugin).unwrap_or_default();
-        if !is_ours(&plugin) && link.file_name() != Some("pontoon".as_ref()) {
+        if !is_ours(&plugin) && !is_pontoon(&plugin) {
             return Err(format!("{} is not Pontoon's; it is left alone", plugin.display()));
         }
         std::fs::remove_file(&plugin).map_err(failed)?;
