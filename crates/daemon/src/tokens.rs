@@ -42,6 +42,9 @@ pub struct Tokens {
     read: Mutex<(Option<Stamp>, Arc<Vec<Issued>>)>,
 }
 
+/// How long an expired token is remembered, so that who presents it is told so.
+const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// When and as what the file was read.
 type Stamp = (SystemTime, u64, u64);
 
@@ -126,7 +129,7 @@ impl Tokens {
         };
         let added = issued.clone();
         self.change(move |tokens| {
-            tokens.retain(|token| !token.expired(now));
+            tokens.retain(|token| !token.expired(now.checked_sub(REMEMBERED).unwrap_or(now)));
             tokens.push(added);
             match tokens.len() > MAX_TOKENS {
                 true => Err(format!(
@@ -222,6 +225,10 @@ mod tests {
         let later = now + Duration::from_secs(60);
         assert_eq!(daemon.tenant_of(&brief, now), Ok(Some("guest".into())));
         assert!(daemon.tenant_of(&brief, later).unwrap_err().contains("has expired"));
+        here.create("later", None, later).unwrap();
+        assert!(daemon.tenant_of(&brief, later).unwrap_err().contains("has expired"), "it is remembered");
+        here.create("much-later", None, later + 2 * REMEMBERED).unwrap();
+        assert_eq!(daemon.tenant_of(&brief, later), Ok(None), "and then forgotten");
         here.remove(&first.id).unwrap();
         assert_eq!(daemon.tenant_of(&secret, now), Ok(None), "what is taken back is void at once");
         assert!(here.remove(&first.id).unwrap_err().to_string().contains("no token"));
