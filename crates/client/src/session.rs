@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pontoon_transport::{Error as LinkError, Sender, Socket};
+use pontoon_uploads::Ledger;
 use pontoon_wire::event::{ErrorKind, Reply};
 use pontoon_wire::frame::{self, Forget, FrameBuffer, code};
 use pontoon_wire::{Command, Id, Kind};
@@ -32,6 +33,8 @@ pub(crate) struct Outgoing {
     sequence: u64,
     pub names: Names,
     unflushed: usize,
+    /// What the host keeps of uploads, if it does.
+    kept: Option<Ledger>,
     #[cfg(target_os = "linux")]
     upload: Option<Upload>,
 }
@@ -79,6 +82,7 @@ impl Session {
             sequence: 0,
             names: Names::default(),
             unflushed: 0,
+            kept: connection.welcome.kept.as_ref().map(Ledger::new),
             #[cfg(target_os = "linux")]
             upload,
         };
@@ -102,6 +106,7 @@ impl Session {
             sequence: 0,
             names: Names::default(),
             unflushed: 0,
+            kept: None,
             #[cfg(target_os = "linux")]
             upload: None,
         };

@@ -83,6 +83,12 @@ pub struct SessionRow {
     pub submissions: u64,
     /// Bytes received from the guest so far, shared memory included.
     pub bytes: u64,
+    /// Bytes of data among them, without commands.
+    #[serde(default)]
+    pub uploaded_bytes: u64,
+    /// Bytes of data that the guest named instead, since its tenant had sent them before.
+    #[serde(default)]
+    pub named_bytes: u64,
     /// Questions that the guest waited for so far.
     pub round_trips: u64,
     /// Rejected commands so far.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use pontoon_callers::{Directory, Facts, Policy, Verdict};
+use pontoon_callers::{Directory, Facts, Policy, Verdict, Via};
 use pontoon_wire::hello::RefusalKind;
 
 use crate::config::Limits;
@@ -84,6 +84,14 @@ impl Caller {
             limits.sessions_per_tenant = own.sessions_per_tenant.unwrap_or(limits.sessions_per_tenant);
         }
         limits
+    }
+
+    /// Whether its tenant's name will stand for the same guest tomorrow. That of a virtual machine without a policy
+    /// does not: a context id is given to the next machine.
+    pub fn lasts(&self) -> bool {
+        let named =
+            self.facts.token.is_some() || self.policy.as_ref().is_some_and(|policy| policy.tenant.is_some());
+        named || !matches!(self.facts.via, Via::Vsock(_))
     }
 
     /// The only adapters that it may see, if its policy says so.

@@ -158,6 +158,10 @@ pub struct Limits {
     pub sessions_per_tenant: usize,
     /// Seconds that a caller may take to say who it is.
     pub handshake_seconds: u64,
+    /// Bytes kept of what one tenant uploads without shared memory; 0 keeps nothing.
+    pub kept_upload_bytes: u64,
+    /// The same of all tenants, and of all live sessions, together.
+    pub kept_upload_bytes_total: u64,
 }
 
 impl Default for Limits {
@@ -173,6 +177,8 @@ impl Default for Limits {
             sessions: 64,
             sessions_per_tenant: 16,
             handshake_seconds: 5,
+            kept_upload_bytes: 256 << 20,
+            kept_upload_bytes_total: 1 << 30,
         }
     }
 }
@@ -238,6 +244,14 @@ impl Config {
         {
             if !value.is_multiple_of(4096) || !((1 << 20)..=(1 << 36)).contains(&value) {
                 return Err(format!("{key} is {value}; it must be a multiple of 4096 from 1 MiB to 64 GiB"));
+            }
+        }
+        for (key, value) in [
+            ("limits.kept_upload_bytes", limits.kept_upload_bytes),
+            ("limits.kept_upload_bytes_total", limits.kept_upload_bytes_total),
+        ] {
+            if value > 1 << 40 {
+                return Err(format!("{key} is {value}, the maximum is {} (1 TiB)", 1u64 << 40));
             }
         }
         self.http.check()?;

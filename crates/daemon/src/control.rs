@@ -15,7 +15,8 @@ const MAX_PACKET: usize = 128 * 1024;
 /// From a supervisor to its worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Serve this session. Beside it: the guest's connection, and the page for its accounts.
+    /// Serve this session. Beside it: the guest's connection, the page for its accounts, then the memory that it
+    /// shares with its guest or what is kept of uploads.
     Serve {
         /// The session's number.
         session: u64,
@@ -23,9 +24,12 @@ pub enum Order {
         limits: Limits,
         /// Only adapters whose name contains this are offered.
         adapter: Option<String>,
-        /// How the memory is laid out that guest and worker share, if they do. Its descriptor and those
-        /// of the two bells come last.
+        /// How the memory is laid out that guest and worker share, if they do. Its descriptor comes, and those
+        /// of the two bells.
         shared: Option<SharedLayout>,
+        /// Bytes that are kept of what the session sends, if anything is. The descriptors of the tenant's shelf and
+        /// of the memory for additions come.
+        kept: Option<u64>,
         /// How the connection's bytes travel.
         line: Line,
     },

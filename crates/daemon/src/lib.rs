@@ -22,6 +22,7 @@ pub mod serve;
 mod session;
 mod stats;
 pub mod tokens;
+mod uploads;
 pub mod worker;
 
 pub use config::Config;

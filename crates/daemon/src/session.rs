@@ -19,6 +19,7 @@ use crate::control::{self, Notice, Order};
 use crate::handshake::Connection;
 use crate::pool::{Pool, Worker};
 use crate::stats::Page;
+use crate::uploads::{Lent, Uploads};
 
 /// One live session.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ struct Entry {
     program: String,
     transport: &'static str,
     since: Instant,
+    /// The guest's connection, where what it sends is kept for the tenant's next session.
+    keeps: Option<OwnedFd>,
     /// The worker's process and the accounts that it keeps, once it has one.
     served: Option<(u32, Page)>,
 }
@@ -36,13 +39,15 @@ struct Entry {
 pub struct Registry {
     pool: Arc<Pool>,
     limits: Limits,
+    uploads: Uploads,
     state: Mutex<(u64, BTreeMap<u64, Entry>)>,
 }
 
 impl Registry {
     /// No sessions yet.
     pub fn new(pool: Arc<Pool>, limits: Limits) -> Self {
-        Self { pool, limits, state: Mutex::default() }
+        let uploads = Uploads::new(limits.kept_upload_bytes, limits.kept_upload_bytes_total);
+        Self { pool, limits, uploads, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Entry>)> {
@@ -82,6 +87,7 @@ impl Registry {
             program: hello.program.replace(char::is_control, "?"),
             transport,
             since: Instant::now(),
+            keeps: None,
             served: None,
         };
         entries.insert(*last, entry);
@@ -101,14 +107,43 @@ impl Registry {
             caller.facts.describe(),
             caller.tenant
         );
-        match self.hand_over(number, connection, caller, shared_memory) {
-            Ok(worker) => self.see_out(number, worker, connection),
+        let lent = if shared_memory { None } else { self.lend(number, connection, caller) };
+        match self.hand_over(number, connection, caller, shared_memory, lent.as_ref()) {
+            Ok(worker) => self.see_out(number, worker, connection, lent.as_ref()),
             Err(message) => {
                 connection.refuse(RefusalKind::Unavailable, &message);
                 log::error!("session {number}: {message}");
+                lent.iter().for_each(|lent| self.uploads.session_ends(lent));
             }
         }
         self.lock().1.remove(&number);
+        lent.into_iter().for_each(|lent| self.uploads.take_back(lent));
+    }
+
+    /// What the host keeps of the caller's uploads; the session works without it too.
+    fn lend(&self, number: u64, connection: &Connection, caller: &Caller) -> Option<Lent> {
+        let deadline = Instant::now() + GRACE;
+        while self.is_left(&caller.tenant) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if let Some(entry) = self.lock().1.get_mut(&number) {
+            entry.keeps = connection.as_fd().try_clone_to_owned().ok();
+        }
+        let lent = self.uploads.lend(&caller.tenant, caller.lasts());
+        lent.unwrap_or_else(|error| {
+            log::warn!("session {number}: uploads are not kept: {error}");
+            None
+        })
+    }
+
+    /// Whether a session of the tenant is about to end, since its guest has gone: a program that is run again at once
+    /// should find what its last run has sent.
+    fn is_left(&self, tenant: &str) -> bool {
+        self.lock().1.values().filter(|entry| entry.caller.tenant == tenant).any(|entry| {
+            let Some(connection) = &entry.keeps else { return false };
+            let mut set = [PollFd::new(connection, PollFlags::RDHUP)];
+            matches!(rustix::event::poll(&mut set, Some(&Timespec::default())), Ok(1..))
+        })
     }
 
     /// Gives the connection to a worker.
@@ -118,6 +153,7 @@ impl Registry {
         connection: &Connection,
         caller: &Caller,
         shared_memory: bool,
+        lent: Option<&Lent>,
     ) -> Result<Worker, String> {
         let limits = caller.limits(&self.limits);
         let memory = match shared_memory {
@@ -137,10 +173,12 @@ impl Registry {
                 limits: limits.clone(),
                 adapter: caller.adapter(),
                 shared: memory.as_ref().map(|memory| memory.layout),
+                kept: lent.map(|lent| lent.bytes),
                 line: connection.line(),
             };
             let mut descriptors = vec![connection.as_fd(), fd.as_fd()];
             descriptors.extend(memory.iter().flat_map(Memory::descriptors));
+            descriptors.extend(lent.iter().flat_map(|lent| [lent.shelf.as_fd(), lent.additions.as_fd()]));
             match control::send(&worker.control, &order, &descriptors) {
                 Ok(()) => {
                     if let Some(entry) = self.lock().1.get_mut(&session) {
@@ -159,8 +197,9 @@ impl Registry {
     }
 
     /// Waits for the worker's end and makes sure that the guest hears why.
-    fn see_out(&self, number: u64, mut worker: Worker, connection: &Connection) {
+    fn see_out(&self, number: u64, mut worker: Worker, connection: &Connection, lent: Option<&Lent>) {
         let ended = await_end(&worker, connection);
+        lent.iter().for_each(|lent| self.uploads.session_ends(lent));
         let status = end_process(&mut worker.child);
         let (message, told) = ended.unwrap_or_else(|| (describe(status), false));
         if !told {
@@ -169,9 +208,11 @@ impl Registry {
         let used = self.lock().1.get(&number).map(|entry| row(number, entry));
         if let Some(row) = used {
             log::info!(
-                "session {number} over after {:.1} s: {message} ({} commands, {} round trips, {:.2} s of GPU, {} errors)",
+                "session {number} over after {:.1} s: {message} ({} commands, {} bytes of data sent and {} named, {} round trips, {:.2} s of GPU, {} errors)",
                 row.seconds,
                 row.commands,
+                row.uploaded_bytes,
+                row.named_bytes,
                 row.round_trips,
                 row.gpu_seconds,
                 row.errors
@@ -246,6 +287,8 @@ fn row(session: u64, entry: &Entry) -> SessionRow {
         commands: usage.commands,
         submissions: usage.submissions,
         bytes,
+        uploaded_bytes: usage.uploaded_bytes,
+        named_bytes: usage.named_bytes,
         round_trips: usage.round_trips,
         errors: usage.errors,
     }

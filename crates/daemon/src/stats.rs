@@ -55,12 +55,14 @@ impl Page {
             submissions: word(4),
             gpu_nanoseconds: word(5),
             errors: word(6),
+            uploaded_bytes: word(7),
+            named_bytes: word(8),
         };
-        (usage, word(7))
+        (usage, word(9))
     }
 }
 
-fn fields(usage: &Usage) -> [u64; 7] {
+fn fields(usage: &Usage) -> [u64; 9] {
     [
         usage.memory_bytes,
         usage.objects,
@@ -69,5 +71,7 @@ fn fields(usage: &Usage) -> [u64; 7] {
         usage.submissions,
         usage.gpu_nanoseconds,
         usage.errors,
+        usage.uploaded_bytes,
+        usage.named_bytes,
     ]
 }

@@ -13,9 +13,10 @@ use pontoon_executor::{Arena, Backend, End, Host, NoArena, Session, SharedBytes}
 use pontoon_sandbox::{Identity, Policy};
 use pontoon_transport::shared::{Bell, Download, Shared, Side, Upload};
 use pontoon_transport::{Error as LinkError, Receiver, Sender, Socket, Wake, send_all};
+use pontoon_uploads::Kept;
 use pontoon_wire::event::{Event, Message};
 use pontoon_wire::frame::{self, FrameBuffer, code};
-use pontoon_wire::hello::{SharedLayout, Welcome};
+use pontoon_wire::hello::{KeptUploads, SharedLayout, Welcome};
 
 use crate::admin::AdapterRow;
 use crate::control::{self, Line, Notice, Order};
@@ -168,7 +169,7 @@ fn serve(
     descriptors: Vec<OwnedFd>,
     control: &OwnedFd,
 ) -> Result<Infallible, Over> {
-    let Order::Serve { session, limits, adapter, shared, line } = order;
+    let Order::Serve { session, limits, adapter, shared, kept, line } = order;
     let untold = |error: String| (error, false);
     if let Some(wanted) = &adapter {
         let wanted_lower = wanted.to_lowercase();
@@ -192,10 +193,13 @@ fn serve(
     let watchdog =
         Watchdog::start(limits.command_seconds, control).map_err(|error| untold(error.to_string()))?;
     let mut welcome = Vec::new();
-    let offer = Welcome { session, adapters: host.offers(), bytes_in_flight: limits.bytes_in_flight };
+    let mut rest: Vec<OwnedFd> = descriptors.collect();
+    let kept = kept.map(|bytes| open_kept(bytes, &mut rest)).transpose();
+    let (keeper, kept) = kept.map_err(|error| untold(error.to_string()))?.unzip();
+    let offer = Welcome { session, adapters: host.offers(), bytes_in_flight: limits.bytes_in_flight, kept };
     frame::put_encoded(&mut welcome, code::WELCOME, &offer);
     send_all(&*socket, &welcome).map_err(|error| untold(error.to_string()))?;
-    let link = match (shared, <[OwnedFd; 3]>::try_from(descriptors.collect::<Vec<_>>())) {
+    let link = match (shared, <[OwnedFd; 3]>::try_from(rest)) {
         (Some(layout), Ok(descriptors)) => open_shared(&socket, layout, descriptors),
         _ => Ok((
             Sender::stream(socket.clone()),
@@ -204,7 +208,8 @@ fn serve(
         )),
     };
     let (sender, receiver, arena) = link.map_err(|error| untold(error.to_string()))?;
-    let session = Session::new(Rc::new(host), limits.executor(), arena);
+    let mut session = Session::new(Rc::new(host), limits.executor(), arena);
+    keeper.into_iter().for_each(|keeper| session.keep_uploads(keeper));
     Service {
         session,
         sender,
@@ -216,6 +221,14 @@ fn serve(
         slice: *SLICES.start(),
     }
     .run(control)
+}
+
+/// What is kept of uploads, in the last two of the descriptors, and what the welcome says of it.
+fn open_kept(bytes: u64, rest: &mut Vec<OwnedFd>) -> Result<(Kept, KeptUploads), pontoon_uploads::Error> {
+    match (rest.pop(), rest.pop()) {
+        (Some(additions), Some(shelf)) => Kept::open(shelf, additions, bytes),
+        _ => Err(pontoon_uploads::Error::Damaged("it was not passed on")),
+    }
 }
 
 type Link = (Sender, Receiver, Box<dyn Arena>);

@@ -37,6 +37,9 @@ pub enum End {
     /// `wgpu` or a driver gave up on a command.
     #[error("the host's wgpu cannot go on: {0}")]
     Panic(String),
+    /// The host's own system refused what the session needs.
+    #[error("the host cannot go on: {0}")]
+    Host(String),
     /// The guest reached a limit that ends sessions.
     #[error("{0}")]
     Limit(String),

@@ -43,6 +43,10 @@ pub struct Usage {
     pub gpu_nanoseconds: u64,
     /// Commands that were rejected.
     pub errors: u64,
+    /// Bytes of payload that the guest sent, in frames or shared memory.
+    pub uploaded_bytes: u64,
+    /// Bytes of payload that it named instead.
+    pub named_bytes: u64,
 }
 
 impl Usage {

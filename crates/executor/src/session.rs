@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
 
+use pontoon_uploads::Kept;
 use pontoon_wire::event::{Event, Message};
 use pontoon_wire::frame::{self, code};
 use pontoon_wire::handle as kind;
@@ -114,6 +115,8 @@ pub struct Session {
     /// Recordings that are open or wait for a submission.
     pub(crate) recordings: Recordings,
     pub(crate) arena: Box<dyn Arena>,
+    /// What is kept of uploads, where the host does so.
+    pub(crate) kept: Option<Kept>,
     /// Places in the arena on their way back to the guest.
     pub(crate) releases: Releases,
     /// Arena pages of buffers that are gone.
@@ -128,6 +131,8 @@ pub struct Session {
     pub(crate) out: Vec<u8>,
     /// Room for copies out of shared memory, kept.
     pub(crate) scratch: Vec<u8>,
+    /// Room for a payload that the guest named, kept.
+    pub(crate) named: Vec<u8>,
 }
 
 impl std::fmt::Debug for Session {
@@ -148,6 +153,7 @@ impl Session {
             memory: Rc::default(),
             recordings: Recordings::default(),
             arena,
+            kept: None,
             releases: Releases::default(),
             freed_pages: Rc::default(),
             write: None,
@@ -155,7 +161,13 @@ impl Session {
             staged: Vec::new(),
             out: Vec::new(),
             scratch: Vec::new(),
+            named: Vec::new(),
         }
+    }
+
+    /// Keeps uploads from now on, and takes their names instead.
+    pub fn keep_uploads(&mut self, kept: Kept) {
+        self.kept = Some(kept);
     }
 
     /// What the session uses.
@@ -174,24 +186,32 @@ impl Session {
     /// [`End`] where the session is over.
     pub fn execute(&mut self, code: u8, body: &[u8]) -> Result<(), End> {
         // `wgpu` panics on a few misuses that it does not validate: that ends this session, with a reason.
-        let execute = AssertUnwindSafe(|| self.execute_frame(code, body));
-        catch_unwind(execute).unwrap_or_else(|panic| Err(End::Panic(panic_message(&*panic).to_owned())))
+        let mut named = std::mem::take(&mut self.named);
+        let execute = AssertUnwindSafe(|| self.execute_frame(code, body, &mut named));
+        let executed =
+            catch_unwind(execute).unwrap_or_else(|panic| Err(End::Panic(panic_message(&*panic).to_owned())));
+        self.named = named;
+        executed
     }
 
-    fn execute_frame(&mut self, code: u8, body: &[u8]) -> Result<(), End> {
+    fn execute_frame(&mut self, code: u8, body: &[u8], named: &mut Vec<u8>) -> Result<(), End> {
         self.usage.commands += 1;
         match code {
             code::ENCODE => self.encode(frame::Encode::decode(body)?)?,
             code::SUBMIT => self.submit(frame::Submit::decode(body)?)?,
             code::FORGET => self.forget(frame::Forget::decode(body)?)?,
             code::WRITE_BUFFER => {
-                self.write_buffer(frame::WriteBuffer::decode(body)?)?;
+                let write = self.received_write(body, named)?;
+                self.write_buffer(write)?;
                 // Pieces are written with `write_buffer_with`; the program called `write_buffer`.
                 self.reports.rename("Queue::write_buffer_with", "Queue::write_buffer");
             }
             code::REJECT_WRITE_WITH => self.reject_write_with(frame::WriteBuffer::decode(body)?)?,
-            code::WRITE_MAPPED => self.write_mapped(frame::WriteBuffer::decode(body)?)?,
-            code::STAGE => self.stage(body)?,
+            code::WRITE_MAPPED => {
+                let write = self.received_write(body, named)?;
+                self.write_mapped(write)?;
+            }
+            code::STAGE => self.stage(body, named)?,
             code::COMMAND => self.command(pontoon_wire::decode(body)?)?,
             code => return Err(End::Violation(format!("unknown frame code {code}"))),
         }

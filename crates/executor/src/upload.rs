@@ -11,6 +11,9 @@ use wgpu::wgt;
 use crate::End;
 use crate::session::Session;
 
+/// Said of a name that the session does not know, whether or not anybody else has sent such bytes.
+const UNFOUND: &str = "it named bytes that it has not sent";
+
 /// A buffer write whose pieces are arriving.
 #[derive(Debug)]
 pub(crate) struct Write {
@@ -24,6 +27,35 @@ pub(crate) struct Write {
 }
 
 impl Session {
+    /// The write in a frame's body, its payload received.
+    pub(crate) fn received_write<'a>(
+        &mut self,
+        body: &'a [u8],
+        room: &'a mut Vec<u8>,
+    ) -> Result<WriteBuffer<'a>, End> {
+        let write = WriteBuffer::decode(body)?;
+        Ok(WriteBuffer { payload: self.received(write.payload, room)?, ..write })
+    }
+
+    /// A payload as it arrived: kept where it is new, or found by its name and put into `room`.
+    fn received<'a>(&mut self, payload: Payload<'a>, room: &'a mut Vec<u8>) -> Result<Payload<'a>, End> {
+        let host = |error: pontoon_uploads::Error| End::Host(error.to_string());
+        match (payload, &mut self.kept) {
+            (Payload::Named { digest, len }, kept) => {
+                let found = kept.as_mut().map(|kept| kept.find(&digest, len, room)).transpose();
+                if !found.map_err(host)?.unwrap_or(false) {
+                    return Err(End::Violation(UNFOUND.into()));
+                }
+                self.usage.named_bytes += u64::from(len);
+                return Ok(Payload::Inline(room));
+            }
+            (Payload::Inline(bytes), Some(kept)) => kept.keep(bytes).map_err(host)?,
+            _ => {}
+        }
+        self.usage.uploaded_bytes += payload.len() as u64;
+        Ok(payload)
+    }
+
     /// Copies a payload into private memory and gives its place in the arena back.
     pub(crate) fn copy_payload(&mut self, payload: Payload<'_>, out: &mut Vec<u8>) -> Result<(), End> {
         out.clear();
@@ -34,6 +66,7 @@ impl Session {
                 self.arena.read(at, out).map_err(End::Violation)?;
                 self.release(at.saturating_add(len.into()));
             }
+            Payload::Named { .. } => return Err(End::Violation(UNFOUND.into())),
         }
         Ok(())
     }
@@ -63,6 +96,7 @@ impl Session {
                 in_place = self.write_in_place(buffer, offset + at, place, len)?;
                 !in_place && self.write_from_arena(buffer, offset + at, place, len)?
             }
+            Payload::Named { .. } => return Err(End::Violation(UNFOUND.into())),
         };
         if let Payload::Arena { at: place, len } = payload
             && !in_place
@@ -155,10 +189,11 @@ impl Session {
     }
 
     /// Keeps payload for the next command.
-    pub(crate) fn stage(&mut self, body: &[u8]) -> Result<(), End> {
+    pub(crate) fn stage(&mut self, body: &[u8], room: &mut Vec<u8>) -> Result<(), End> {
         let mut reader = Reader::new(body);
         let payload = Payload::take(&mut reader)?;
         reader.finish()?;
+        let payload = self.received(payload, room)?;
         let len = self.staged.len() + payload.len();
         let limit = self.limits.bytes_in_flight.max(MAX_ARENA_PAYLOAD as u64);
         if len as u64 > limit {

@@ -99,6 +99,8 @@ fn bodies() -> Vec<u8> {
     write.put(&mut bytes, code::WRITE_BUFFER);
     WriteBuffer { at: 16, ..write }.put(&mut bytes, code::WRITE_BUFFER);
     frame::put(&mut bytes, code::STAGE, |out| Payload::Inline(&[1; 1024]).put(out));
+    WriteBuffer { payload: Payload::Named { digest: [7; 32], len: 16 }, ..write }
+        .put(&mut bytes, code::WRITE_BUFFER);
     let layout =
         wgpu::wgt::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(64), rows_per_image: None };
     let size = wgpu::wgt::Extent3d { width: 16, height: 16, depth_or_array_layers: 1 };

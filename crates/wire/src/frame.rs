@@ -4,6 +4,7 @@
 //! body. Every frame from the guest is one command and takes the next sequence number, from 1 on.
 
 use crate::handle::{Buffer, CommandBuffer, CommandEncoder, Device};
+use crate::hello::Digest;
 use crate::limits::{FRAME_HEADER, MAX_ARENA_PAYLOAD, MAX_FRAME_BODY, MAX_INLINE_PAYLOAD};
 use crate::{DecodeError, Id, Reader};
 
@@ -115,6 +116,13 @@ pub enum Payload<'a> {
         /// Number of bytes.
         len: u32,
     },
+    /// Bytes that the host keeps ([`crate::hello::KeptUploads`]), by their name.
+    Named {
+        /// Their digest.
+        digest: Digest,
+        /// Number of bytes.
+        len: u32,
+    },
 }
 
 impl<'a> Payload<'a> {
@@ -122,7 +130,7 @@ impl<'a> Payload<'a> {
     pub fn len(&self) -> usize {
         match self {
             Self::Inline(bytes) => bytes.len(),
-            Self::Arena { len, .. } => *len as usize,
+            Self::Arena { len, .. } | Self::Named { len, .. } => *len as usize,
         }
     }
 
@@ -143,6 +151,11 @@ impl<'a> Payload<'a> {
                 out.extend_from_slice(&at.to_le_bytes());
                 out.extend_from_slice(&len.to_le_bytes());
             }
+            Self::Named { digest, len } => {
+                out.push(2);
+                out.extend_from_slice(digest);
+                out.extend_from_slice(&len.to_le_bytes());
+            }
         }
     }
 
@@ -154,6 +167,7 @@ impl<'a> Payload<'a> {
         let (payload, max) = match reader.u8()? {
             0 => (Self::Inline(reader.rest()), MAX_INLINE_PAYLOAD),
             1 => (Self::Arena { at: reader.u64()?, len: reader.u32()? }, MAX_ARENA_PAYLOAD),
+            2 => (Self::Named { digest: reader.array()?, len: reader.u32()? }, MAX_INLINE_PAYLOAD),
             code => return Err(DecodeError::UnknownCode { what: "payload", code: code.into() }),
         };
         match payload.len() <= max {

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{MAX_ADAPTERS, MAX_MESSAGE_BYTES, MAX_PROGRAM_BYTES, MAX_TOKEN_BYTES};
+use crate::limits::{MAX_ADAPTERS, MAX_KEPT_CHUNKS, MAX_MESSAGE_BYTES, MAX_PROGRAM_BYTES, MAX_TOKEN_BYTES};
 use crate::{List, PROTOCOL_VERSION, Text, WGPU_MAJOR};
 
 /// What a guest says first. The two version fields come first and never change their place, so that
@@ -89,6 +89,21 @@ pub struct Welcome {
     pub adapters: List<Adapter, MAX_ADAPTERS>,
     /// Most payload bytes in flight towards the host at once.
     pub bytes_in_flight: u64,
+    /// What the host keeps of uploads; nothing where there is shared memory, or the host does not do it.
+    pub kept: Option<KeptUploads>,
+}
+
+/// The BLAKE3 digest of some bytes.
+pub type Digest = [u8; 32];
+
+/// What a host keeps of the uploads of a session's tenant: the guest may name these bytes instead of sending
+/// them ([`crate::frame::Payload::Named`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptUploads {
+    /// What it has from earlier sessions of the tenant.
+    pub chunks: List<Digest, MAX_KEPT_CHUNKS>,
+    /// Bytes that it keeps of what this session sends.
+    pub bytes: u64,
 }
 
 /// The parts of the shared memory, in bytes from its start. Each starts on a page.

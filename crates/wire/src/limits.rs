@@ -47,5 +47,7 @@ pub const MAX_COMPILATION_MESSAGES: usize = 1024;
 pub const MAX_OBJECTS_PER_KIND: usize = 1 << 20;
 /// Payload bytes that one frame carries at most when they travel inline.
 pub const MAX_INLINE_PAYLOAD: usize = 256 * 1024;
+/// Most chunks that a host announces of a tenant's uploads, and most that one session adds to them.
+pub const MAX_KEPT_CHUNKS: usize = 8192;
 /// Payload bytes that one frame names at most in the shared arena.
 pub const MAX_ARENA_PAYLOAD: usize = 4 * 1024 * 1024;

@@ -235,6 +235,17 @@ impl Raw {
         hangup
     }
 
+    /// Reads until the barrier `call` is answered, or the session ends: then what the host said last.
+    pub fn barrier_or_end(&mut self, call: u32) -> Option<String> {
+        loop {
+            match self.event(PATIENCE).expect("an answer") {
+                Event::End { message } => return Some(message.into_string()),
+                Event::Reply { call: answered, .. } if answered == call => return None,
+                _ => {}
+            }
+        }
+    }
+
     /// Reads until the session ends; what the host said last.
     pub fn end(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use pontoon_transport::shared::Upload;
+use pontoon_uploads::Note;
 use pontoon_wire::frame;
 use pontoon_wire::limits::{MAX_ARENA_PAYLOAD, MAX_INLINE_PAYLOAD};
 
@@ -21,7 +22,7 @@ const PIECES: RangeInclusive<usize> = 256 * 1024..=1024 * 1024;
 
 impl Session {
     /// Sends `data` as frames that `put` makes of `(position, payload)`, through the arena if there is
-    /// one and the data is not small.
+    /// one and the data is not small, else by name what the host has.
     pub fn send_payload(
         &self,
         out: &mut Outgoing,
@@ -36,7 +37,11 @@ impl Session {
         let mut at = 0;
         loop {
             let piece = &data[at..data.len().min(at + inline)];
-            self.send_locked(out, |frame| put(frame, at as u64, frame::Payload::Inline(piece)));
+            let payload = match out.kept.as_mut().map(|kept| kept.note(piece)) {
+                Some(Note::Known(digest)) => frame::Payload::Named { digest, len: piece.len() as u32 },
+                _ => frame::Payload::Inline(piece),
+            };
+            self.send_locked(out, |frame| put(frame, at as u64, payload));
             at += piece.len();
             if at >= data.len() {
                 return;
