@@ -98,30 +98,3 @@ pub fn python(project: &Project, stages: &mut Stages) -> anyhow::Result<PathBuf>
     )?;
     Ok(folder.join("bin/python"))
 }
-
-/// Fetches Debian's kernel for clouds, for virtual machines, into the folder `$1`, with its modules.
-const KERNEL: &str = r#"set -e
-test ! -d "$1/boot" || exit 0
-rm -rf "$1.new" && mkdir -p "$1.new" && cd "$1.new"
-fetch() {
-    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
-    test -n "$package" && apt-get download "$package"
-}
-fetch || { apt-get update && fetch; }
-dpkg-deb -x linux-image-*.deb . && rm linux-image-*.deb
-mv "$1.new" "$1"
-"#;
-
-/// A kernel for virtual machines; nothing where Debian's is none for this processor.
-pub fn kernel(project: &Project, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
-    let title = "a kernel for virtual machines, from Debian (27 MB, the first time)";
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) || find_tool("apt-get").is_none() {
-        stages.skip(title, "it is Debian's, for x86-64");
-        return Ok(None);
-    }
-    let folder = project.kernel();
-    let mut fetch = Command::new("sh");
-    fetch.args(["-c", KERNEL, "sh"]).arg(&folder);
-    stages.run(title, Output::Logged, &mut fetch)?;
-    Ok(Some(folder))
-}

@@ -1,6 +1,7 @@
 //! The project's chores, behind `cargo xtask`: reads the command line and reports the outcome.
 
 mod check;
+mod debian;
 mod demo;
 mod driver;
 mod engine;

@@ -83,6 +83,11 @@ impl Project {
         self.target.join("xtask/data")
     }
 
+    /// Programs of Debian's testing.
+    pub fn testing(&self) -> PathBuf {
+        self.target.join("xtask/testing")
+    }
+
     /// A kernel for virtual machines, and its modules.
     pub fn kernel(&self) -> PathBuf {
         self.target.join("xtask/kernel")

@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::Command};
 use pontoon_testbed::REQUIRE;
 
 use crate::{
-    check,
+    check, debian,
     driver::Driver,
     engine, packages,
     project::Project,
@@ -51,7 +51,8 @@ fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
     let minilm = engine::minilm(project, stages)?;
     let reranker = engine::reranker(project, stages)?;
     let python = engine::python(project, stages)?;
-    let kernel = engine::kernel(project, stages)?;
+    let kernel = debian::kernel(project, stages)?;
+    let testing = debian::testing(project, stages);
     let mut env: Env = vec![
         (engine::LLAMA_SERVER, llama_server.into()),
         ("PONTOON_MINILM_GGUF", minilm.clone().into()),
@@ -62,6 +63,7 @@ fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
         ("PONTOON_TEST_PYTHON", python.into()),
     ];
     env.extend(kernel.map(|folder| ("PONTOON_TEST_KERNEL", folder.into())));
+    env.extend(testing.map(|folder| ("PONTOON_TEST_TESTING", folder.into())));
     Ok(env)
 }
 

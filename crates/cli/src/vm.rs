@@ -30,6 +30,9 @@ pub enum Verb {
         /// The unix socket by which the monitor offers the machine's vsock, for those that do
         #[arg(long, value_name = "PATH", default_value = "/run/pontoon-vm.vsock")]
         uds: PathBuf,
+        /// A file for memory that the machine shares with this host, best in /dev/shm; with qemu-user
+        #[arg(long, value_name = "PATH")]
+        shared_memory: Option<PathBuf>,
         /// Port that the guest dials
         #[arg(long, default_value_t = 7300, value_parser = clap::value_parser!(u32).range(1..))]
         port: u32,
@@ -73,6 +76,13 @@ pub struct Run {
     /// kvm, hvf or tcg [default: kvm or hvf where it starts the machine, else tcg]
     #[arg(long, value_name = "ACCELERATOR", value_parser = accelerator)]
     accel: Option<Accelerator>,
+    /// MiB that the machine shares with this host, so that its programs' data need not travel: a power of two from 16,
+    /// or 0
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = shared_memory)]
+    shared_memory: u32,
+    /// The program vhost-device-vsock, for a vsock [default: the one in PATH, if there is one]
+    #[arg(long, value_name = "FILE")]
+    vsock: Option<PathBuf>,
     /// Context id by which policies know the machine [default: made of the process id]
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..=4_294_967_294))]
     cid: Option<u32>,
@@ -95,16 +105,26 @@ fn accelerator(name: &str) -> Result<Accelerator, String> {
     all.into_iter().find(|one| one.name() == name).ok_or_else(|| "it must be kvm, hvf or tcg".to_owned())
 }
 
+fn shared_memory(text: &str) -> Result<u32, String> {
+    let mib: u32 = text.parse().map_err(|_| "it must be a number".to_owned())?;
+    match mib == 0 || mib.is_power_of_two() && (16..=65_536).contains(&mib) {
+        true => Ok(mib),
+        false => Err("it must be 0, or a power of two from 16 to 65536".into()),
+    }
+}
+
 pub fn run(verb: &Verb) -> Result<ExitCode, String> {
-    let (monitor, cid, uds, port, json) = match verb {
-        Verb::Args { monitor, cid, uds, port, json } => (monitor, cid, uds, port, json),
+    let (monitor, machine, json) = match verb {
+        Verb::Args { monitor, cid, uds, shared_memory, port, json } => {
+            let memory = shared_memory.clone();
+            (monitor, Machine { cid: *cid, uds: uds.clone(), port: *port, memory }, json)
+        }
         Verb::Run(machine) => return start(machine),
         Verb::Relay { socket } => {
             pontoon_vm::relay(socket).map_err(|error| error.to_string())?;
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let machine = Machine { cid: *cid, uds: uds.clone(), port: *port };
     let lines = vm_lines(*monitor, &machine).map_err(|error| error.to_string())?;
     if *json {
         crate::print_json(
@@ -164,27 +184,38 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
     }
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.is_file());
     let busybox = busybox.ok_or("busybox is missing: install the package busybox-static")?;
+    if let Some(program) = machine.vsock.as_ref().filter(|program| !program.is_file()) {
+        return Err(format!("--vsock {}: there is no such program", program.display()));
+    }
     let folder = scratch()?;
     let initramfs = folder.0.join("initramfs");
-    let command = pontoon_vm::command_script(&machine.command, &variables, machine.workdir.as_deref());
-    let contents =
-        pontoon_vm::Contents { root: &machine.root, busybox, modules: &modules, command: &command };
-    pontoon_vm::write_initramfs(&contents, &initramfs).map_err(text)?;
+    let shared = (machine.shared_memory > 0).then(|| pontoon_vm::SharedMemory::create(machine.shared_memory));
+    // Beyond those that people give to machines of their own.
+    let cid = machine.cid.unwrap_or(0x8000_0000 | std::process::id());
     let request = pontoon_vm::Request {
         kernel,
-        initramfs,
+        initramfs: initramfs.clone(),
         memory_mib: machine.memory,
         processors: machine.cpus,
         program: std::env::current_exe().map_err(|error| error.to_string())?,
         folder: folder.0.clone(),
+        cid,
+        vsock: machine.vsock.clone().or_else(pontoon_vm::find_vsock),
+        shared: shared.transpose().map_err(text)?,
     };
+    let bridge = request.bridge_address();
+    let workdir = machine.workdir.as_deref();
+    let command = pontoon_vm::command_script(&machine.command, &bridge, &variables, workdir);
+    let contents =
+        pontoon_vm::Contents { root: &machine.root, busybox, modules: &modules, command: &command };
+    pontoon_vm::write_initramfs(&contents, &initramfs).map_err(text)?;
     let listeners = pontoon_vm::listen(&request).map_err(text)?;
-    // Beyond those that people give to machines of their own.
-    let cid = machine.cid.unwrap_or(0x8000_0000 | std::process::id());
     let mut started = |accelerator: Accelerator, pid: u32| {
-        eprintln!("the machine runs on {} as vm:{cid}", accelerator.name());
+        let vsock = if request.vsock.is_some() { ", with a vsock" } else { "" };
+        eprintln!("the machine runs on {} as vm:{cid}{vsock}", accelerator.name());
         let question = Question::Machine(NewMachine { cid, pid: pid as i32 });
-        let descriptors = [listeners[0].as_fd(), listeners[1].as_fd()];
+        let mut descriptors = vec![listeners[0].as_fd(), listeners[1].as_fd()];
+        descriptors.extend(request.shared.iter().map(|shared| shared.as_fd()));
         match admin::ask_with(&admin, &question, &descriptors).map_err(|error| error.to_string())? {
             Answer::Done => Ok(()),
             Answer::Error(message) => Err(message),

@@ -34,6 +34,28 @@ pub(crate) struct Connection {
 }
 
 pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
+    let shared_memory = options.shared_memory && may_share(&options.endpoint);
+    match attempt(options, shared_memory) {
+        // The host shares memory with this machine that is not to be found here.
+        Err(Error::Broken { message, .. }) if message.contains(ELSEWHERE) => attempt(options, false),
+        other => other,
+    }
+}
+
+/// Said where the host's memory is none of this machine's devices.
+const ELSEWHERE: &str = "the memory that the host shares is none of this machine's devices";
+
+/// Whether memory could be shared with a host at this address.
+fn may_share(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Unix(_) => cfg!(target_os = "linux"),
+        #[cfg(target_os = "linux")]
+        Endpoint::Vsock { .. } | Endpoint::Tcp(_) => !crate::ivshmem::devices().is_empty(),
+        _ => false,
+    }
+}
+
+fn attempt(options: &Options, shared_memory: bool) -> Result<Connection, Error> {
     let endpoint = || options.endpoint.clone();
     let broken = |message: String| Error::Broken { endpoint: endpoint(), message };
     let socket = dial(&options.endpoint).map_err(|source| match source.kind() {
@@ -43,9 +65,7 @@ pub(crate) fn connect(options: &Options) -> Result<Connection, Error> {
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         wgpu: WGPU_MAJOR,
-        shared_memory: options.shared_memory
-            && cfg!(target_os = "linux")
-            && matches!(options.endpoint, Endpoint::Unix(_)),
+        shared_memory,
         token: Text::cut(match &options.endpoint {
             Endpoint::Tls(ticket) => ticket.secret.as_str(),
             _ => options.token.as_str(),
@@ -182,19 +202,30 @@ fn open(
         let (sender, receiver) = (Sender::stream(socket.clone()), Receiver::stream(socket.clone()));
         return Ok(Connection { welcome, sender, receiver, socket, early, shared: None });
     };
-    let Ok([memory, to_host, to_guest]) = <[OwnedFd; 3]>::try_from(descriptors) else {
-        return Err(pontoon_transport::Error::Corrupt("descriptors are missing"));
-    };
     let sizes = Sizes {
         to_host: layout.to_host.into(),
         to_guest: layout.to_guest.into(),
         upload: layout.upload,
         download: layout.download,
     };
+    if let Some(place) = layout.place {
+        let here = crate::ivshmem::devices().into_iter().find_map(|device| {
+            let shared = Shared::within(device, place.offset, sizes).ok()?;
+            (shared.mark() == place.mark).then_some(shared)
+        });
+        let shared = here.ok_or(pontoon_transport::Error::Corrupt(ELSEWHERE))?;
+        let (producer, consumer) = shared.rings(Side::Guest)?;
+        let sender = Sender::ring(socket.clone(), producer, Bell::Connection(socket.clone()));
+        let receiver = Receiver::ring(socket.clone(), consumer, None);
+        return Ok(Connection { welcome, sender, receiver, socket, early, shared: Some(shared) });
+    }
+    let Ok([memory, to_host, to_guest]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+        return Err(pontoon_transport::Error::Corrupt("descriptors are missing"));
+    };
     let shared = Shared::open(memory, sizes)?;
     let (producer, consumer) = shared.rings(Side::Guest)?;
     let sender = Sender::ring(socket.clone(), producer, Bell::from(to_host));
-    let receiver = Receiver::ring(socket.clone(), consumer, Bell::from(to_guest));
+    let receiver = Receiver::ring(socket.clone(), consumer, Some(Bell::from(to_guest)));
     Ok(Connection { welcome, sender, receiver, socket, early, shared: Some(shared) })
 }
 

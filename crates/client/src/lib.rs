@@ -23,6 +23,8 @@ mod error;
 mod ids;
 mod incoming;
 mod instance;
+#[cfg(target_os = "linux")]
+mod ivshmem;
 mod mapped;
 mod objects;
 mod pipeline;

@@ -15,6 +15,7 @@ use crate::Error;
 use crate::forward;
 use crate::forward::{Forward, Forwards, NewMachine};
 use crate::listen::Door;
+use crate::machine::MachineMemory;
 use crate::session::Registry;
 
 /// Bytes of a question.
@@ -192,14 +193,16 @@ fn served(desk: &Desk, machine: &NewMachine, descriptors: Vec<OwnedFd>) -> Resul
     if machine.cid < 3 {
         return Err(format!("{} is no context id of a virtual machine: those begin at 3", machine.cid));
     }
-    let Ok([bridge, models]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+    let mut descriptors = descriptors.into_iter();
+    let (Some(bridge), Some(models)) = (descriptors.next(), descriptors.next()) else {
         return Err("two listeners are needed".into());
     };
+    let memory = descriptors.next().map(MachineMemory::new).transpose()?;
     // Without a model runner the second is closed here.
     if let Some(forwards) = ready(desk) {
         forwards.start_machine(machine, models)?;
     }
-    desk.door.machine(bridge.into(), machine.cid, forward::process(machine.pid)?)
+    desk.door.machine(bridge.into(), machine.cid, forward::process(machine.pid)?, memory)
 }
 
 /// The model runner in others' networks. Containers that start with the host come before it is ready; a host that has

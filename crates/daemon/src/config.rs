@@ -61,6 +61,9 @@ pub struct Vm {
     /// Port that the guest dials.
     #[serde(default = "default_port")]
     pub port: u32,
+    /// The file behind the machine's `ivshmem-plain` device, if it has one: sessions have their memory there.
+    #[serde(default)]
+    pub memory: Option<PathBuf>,
 }
 
 impl Vm {

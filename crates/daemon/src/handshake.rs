@@ -3,11 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use pontoon_callers::{Facts, Via};
+use pontoon_transport::shared::LAST_WORDS;
 use pontoon_wire::event::{Event, Message};
 use pontoon_wire::frame::{self, Header, code};
 use pontoon_wire::hello::{Hello, Refusal, RefusalKind};
@@ -20,6 +22,7 @@ use crate::caller::Caller;
 use crate::control::Line;
 use crate::greetings::From;
 use crate::listen::Door;
+use crate::machine::MachineMemory;
 
 /// A caller's connection.
 #[derive(Debug)]
@@ -30,8 +33,9 @@ pub enum Connection {
     Tcp(TcpStream),
     /// From anywhere, over TLS: the plain end of what a thread carries, and where it comes from.
     Tls(UnixStream, SocketAddr),
-    /// From a virtual machine with this context id: a vsock, or the unix socket of its monitor.
-    Vsock(OwnedFd, u32),
+    /// From a virtual machine with this context id: a vsock, or the unix socket of its monitor; and the memory that
+    /// the machine shares, if it does.
+    Vsock(OwnedFd, u32, Option<Arc<MachineMemory>>),
 }
 
 impl Connection {
@@ -67,7 +71,7 @@ impl Connection {
                 From::machine(socket.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()))
             }
             Self::Tls(_, address) => From::machine(address.ip()),
-            Self::Vsock(_, cid) => From::Vm(*cid),
+            Self::Vsock(_, cid, _) => From::Vm(*cid),
         })
     }
 
@@ -110,9 +114,10 @@ impl Connection {
         let _ = rustix::net::recv(self, &mut unread, RecvFlags::DONTWAIT);
     }
 
-    /// Tells a guest why its session is over, where its worker could not.
-    pub fn end(&self, message: &str) {
-        let mut frame = Vec::new();
+    /// Tells a guest why its session is over, where its worker could not. `woken` is a guest that sleeps on the
+    /// connection, where such words need a sign before them.
+    pub fn end(&self, message: &str, woken: bool) {
+        let mut frame = if woken { vec![LAST_WORDS] } else { Vec::new() };
         frame::put_encoded(&mut frame, code::EVENT, &Event::End { message: Message::cut(message) });
         let _ = self.write_all(&frame);
     }
@@ -124,7 +129,7 @@ impl AsFd for Connection {
             Self::Unix(socket) => socket.as_fd(),
             Self::Tcp(socket) => socket.as_fd(),
             Self::Tls(socket, ..) => socket.as_fd(),
-            Self::Vsock(socket, _) => socket.as_fd(),
+            Self::Vsock(socket, ..) => socket.as_fd(),
         }
     }
 }
@@ -161,7 +166,7 @@ pub fn greet(connection: &Connection, device: Option<&str>, door: &Door) -> Resu
     }
     let caller = match connection {
         Connection::Unix(socket) => Caller::of_unix(socket, device, &door.directory),
-        Connection::Vsock(_, cid) => {
+        Connection::Vsock(_, cid, _) => {
             Caller::of(Facts { via: Via::Vsock(*cid), ..Facts::default() }, &door.directory)
         }
         Connection::Tcp(socket) => {

@@ -15,6 +15,7 @@ mod handshake;
 pub mod identity;
 mod listen;
 pub mod logging;
+mod machine;
 mod models;
 pub mod paths;
 mod pool;

@@ -2,7 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::Error;
 use crate::config::Token;
 use crate::greetings::{From, Greetings, Place};
 use crate::handshake::{Connection, greet};
+use crate::machine::MachineMemory;
 use crate::session::Registry;
 use crate::tokens::Tokens;
 
@@ -146,13 +147,14 @@ impl Door {
                         from.cid()
                     );
                 }
-                Ok((socket, from)) => self.open(Connection::Vsock(socket, from.cid()), None),
+                Ok((socket, from)) => self.open(Connection::Vsock(socket, from.cid(), None), None),
                 Err(error) => pause(&error),
             }
         }
     }
 
-    /// Accepts on a unix socket of the virtual machine `cid` until the process of its monitor ends.
+    /// Accepts on a unix socket of the virtual machine `cid` until the process of its monitor ends. `memory` is what
+    /// the machine shares.
     ///
     /// # Errors
     /// A sentence, where no thread can be started.
@@ -161,6 +163,7 @@ impl Door {
         listener: UnixListener,
         cid: u32,
         monitor: OwnedFd,
+        memory: Option<Arc<MachineMemory>>,
     ) -> Result<(), String> {
         let door = self.clone();
         let accept = move || {
@@ -173,7 +176,7 @@ impl Door {
                     return;
                 }
                 match listener.accept() {
-                    Ok((socket, _)) => door.open(Connection::Vsock(socket.into(), cid), None),
+                    Ok((socket, _)) => door.open(Connection::Vsock(socket.into(), cid, memory.clone()), None),
                     Err(error) => pause(&error),
                 }
             }
@@ -182,14 +185,37 @@ impl Door {
         spawned.map(drop).map_err(|error| format!("no thread for the machine: {error}"))
     }
 
-    /// Accepts on the unix socket of a virtual machine's monitor until the process ends.
-    pub fn monitor(self: &Arc<Self>, listener: &UnixListener, cid: u32) {
+    /// Accepts on the unix socket of a virtual machine's monitor until the process ends. `memory` is the file of what
+    /// the machine shares, which the monitor may make later, and anew for each machine.
+    pub fn monitor(self: &Arc<Self>, listener: &UnixListener, cid: u32, memory: Option<&Path>) {
+        let mut known: Option<(u64, u64, Arc<MachineMemory>)> = None;
         loop {
             match listener.accept() {
-                Ok((socket, _)) => self.open(Connection::Vsock(socket.into(), cid), None),
+                Ok((socket, _)) => {
+                    let shared = memory.and_then(|path| current(path, &mut known));
+                    self.open(Connection::Vsock(socket.into(), cid, shared), None);
+                }
                 Err(error) => pause(&error),
             }
         }
+    }
+}
+
+/// The memory in a file: the one that is known while it is that file.
+fn current(path: &Path, known: &mut Option<(u64, u64, Arc<MachineMemory>)>) -> Option<Arc<MachineMemory>> {
+    let now = std::fs::metadata(path).ok()?;
+    match known {
+        Some((device, inode, memory)) if (*device, *inode) == (now.dev(), now.ino()) => Some(memory.clone()),
+        _ => match MachineMemory::open(path) {
+            Ok(memory) => {
+                *known = Some((now.dev(), now.ino(), memory.clone()));
+                Some(memory)
+            }
+            Err(message) => {
+                log::warn!("{message}");
+                None
+            }
+        },
     }
 }
 

@@ -11,6 +11,7 @@ use pontoon_transport::tls::Identity;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vsock::VsockListener;
 
+use crate::config::Vm;
 use crate::greetings::Greetings;
 use crate::listen::{self, Door};
 use crate::models::Models;
@@ -109,7 +110,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
 struct Remote {
     tls: Option<(TcpListener, Identity)>,
     vsock: Option<(VsockListener, u32)>,
-    monitors: Vec<(UnixListener, PathBuf, u32)>,
+    monitors: Vec<(UnixListener, PathBuf, Vm)>,
 }
 
 /// Starts a named thread.
@@ -128,7 +129,7 @@ impl Remote {
             let listener = VsockListener::bind_with_cid_port(vsock::VMADDR_CID_ANY, port);
             listener.map(|listener| (listener, port)).map_err(|source| Error::Listen { what, source })
         });
-        let monitors = listen.vms.iter().map(|vm| Ok((listen::unix(&vm.socket())?, vm.socket(), vm.cid)));
+        let monitors = listen.vms.iter().map(|vm| Ok((listen::unix(&vm.socket())?, vm.socket(), vm.clone())));
         Ok(Self {
             tls: tls.transpose()?,
             vsock: vsock.transpose()?,
@@ -148,11 +149,11 @@ impl Remote {
             let door = door.clone();
             thread("vsock", Box::new(move || door.vsock(&listener)))?;
         }
-        for (listener, path, cid) in self.monitors {
-            log::info!("listening on unix:{} for the virtual machine {cid}", path.display());
+        for (listener, path, vm) in self.monitors {
+            log::info!("listening on unix:{} for the virtual machine {}", path.display(), vm.cid);
             files.push(path);
             let door = door.clone();
-            thread("monitor", Box::new(move || door.monitor(&listener, cid)))?;
+            thread("monitor", Box::new(move || door.monitor(&listener, vm.cid, vm.memory.as_deref())))?;
         }
         Ok(())
     }

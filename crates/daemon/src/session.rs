@@ -17,6 +17,7 @@ use crate::caller::Caller;
 use crate::config::Limits;
 use crate::control::{self, Notice, Order};
 use crate::handshake::Connection;
+use crate::machine::Slot;
 use crate::pool::{Pool, Worker};
 use crate::stats::Page;
 use crate::uploads::{Lent, Uploads};
@@ -96,8 +97,19 @@ impl Registry {
 
     /// Serves a greeted caller to the end.
     pub fn serve(&self, connection: &Connection, hello: &Hello, caller: &Caller) {
-        let shared_memory = hello.shared_memory && matches!(connection, Connection::Unix(_));
-        let transport = if shared_memory { "unix+arena" } else { connection.name() };
+        let limits = caller.limits(&self.limits);
+        let sharing = match (hello.shared_memory, connection) {
+            (true, Connection::Unix(_)) => Sharing::Descriptors,
+            (true, Connection::Vsock(_, _, Some(machine))) => {
+                machine.take(&limits, (TO_HOST, TO_GUEST)).map_or(Sharing::Nothing, Sharing::Machine)
+            }
+            _ => Sharing::Nothing,
+        };
+        let transport = match sharing {
+            Sharing::Nothing => connection.name(),
+            Sharing::Descriptors => "unix+arena",
+            Sharing::Machine(_) => "vsock+arena",
+        };
         let number = match self.admit(hello, caller, transport) {
             Ok(number) => number,
             Err(message) => return connection.refuse(RefusalKind::Busy, &message),
@@ -107,9 +119,15 @@ impl Registry {
             caller.facts.describe(),
             caller.tenant
         );
-        let lent = if shared_memory { None } else { self.lend(number, connection, caller) };
-        match self.hand_over(number, connection, caller, shared_memory, lent.as_ref()) {
-            Ok(worker) => self.see_out(number, worker, connection, lent.as_ref()),
+        let lent = match sharing {
+            Sharing::Nothing => self.lend(number, connection, caller),
+            _ => None,
+        };
+        match self.hand_over(number, connection, caller, &sharing, lent.as_ref()) {
+            Ok(worker) => {
+                let woken = matches!(sharing, Sharing::Machine(_));
+                self.see_out(number, worker, connection, woken, lent.as_ref());
+            }
             Err(message) => {
                 connection.refuse(RefusalKind::Unavailable, &message);
                 log::error!("session {number}: {message}");
@@ -152,13 +170,16 @@ impl Registry {
         session: u64,
         connection: &Connection,
         caller: &Caller,
-        shared_memory: bool,
+        sharing: &Sharing,
         lent: Option<&Lent>,
     ) -> Result<Worker, String> {
         let limits = caller.limits(&self.limits);
-        let memory = match shared_memory {
-            true => Some(Memory::create(&limits).map_err(|error| format!("no memory to share: {error}"))?),
-            false => None,
+        let memory = match sharing {
+            Sharing::Nothing => None,
+            Sharing::Descriptors => {
+                Some(Memory::create(&limits).map_err(|error| format!("no memory to share: {error}"))?)
+            }
+            Sharing::Machine(slot) => Some(Memory::within(slot)),
         };
         if let Some(memory) = &memory {
             memory.offer(connection).map_err(|error| format!("the guest has gone: {error}"))?;
@@ -197,13 +218,20 @@ impl Registry {
     }
 
     /// Waits for the worker's end and makes sure that the guest hears why.
-    fn see_out(&self, number: u64, mut worker: Worker, connection: &Connection, lent: Option<&Lent>) {
+    fn see_out(
+        &self,
+        number: u64,
+        mut worker: Worker,
+        connection: &Connection,
+        woken: bool,
+        lent: Option<&Lent>,
+    ) {
         let ended = await_end(&worker, connection);
         lent.iter().for_each(|lent| self.uploads.session_ends(lent));
         let status = end_process(&mut worker.child);
         let (message, told) = ended.unwrap_or_else(|| (describe(status), false));
         if !told {
-            connection.end(&message);
+            connection.end(&message, woken);
         }
         let used = self.lock().1.get(&number).map(|entry| row(number, entry));
         if let Some(row) = used {
@@ -235,34 +263,62 @@ pub fn sizes(layout: SharedLayout) -> Sizes {
     }
 }
 
-/// Memory for one session, on its way to guest and worker. The supervisor makes it and passes it on: a
-/// worker may send no descriptors.
-struct Memory {
-    layout: SharedLayout,
-    memory: OwnedFd,
-    bells: [Bell; 2],
+/// What memory a session shares with its guest.
+enum Sharing {
+    Nothing,
+    /// Memory of its own, passed on by descriptors.
+    Descriptors,
+    /// A part of what the guest's machine shares.
+    Machine(Slot),
 }
 
-impl Memory {
+/// Memory for one session, on its way to guest and worker. The supervisor makes it and passes it on: a
+/// worker may send no descriptors.
+struct Memory<'a> {
+    layout: SharedLayout,
+    place: Place<'a>,
+}
+
+enum Place<'a> {
+    /// The memory, and the bells that wake host and guest.
+    Own(OwnedFd, [Bell; 2]),
+    Machine(&'a Slot),
+}
+
+impl<'a> Memory<'a> {
     fn create(limits: &Limits) -> Result<Self, pontoon_transport::Error> {
         let layout = SharedLayout {
             to_host: TO_HOST,
             to_guest: TO_GUEST,
             upload: limits.upload_bytes,
             download: limits.download_bytes,
+            place: None,
         };
         let (_, memory) = Shared::create(sizes(layout))?;
-        Ok(Self { layout, memory, bells: [Bell::new()?, Bell::new()?] })
+        Ok(Self { layout, place: Place::Own(memory, [Bell::new()?, Bell::new()?]) })
     }
 
-    fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
-        [self.memory.as_fd(), self.bells[0].as_fd(), self.bells[1].as_fd()]
+    fn within(slot: &'a Slot) -> Self {
+        Self { layout: slot.layout, place: Place::Machine(slot) }
     }
 
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.place {
+            Place::Own(memory, bells) => vec![memory.as_fd(), bells[0].as_fd(), bells[1].as_fd()],
+            Place::Machine(slot) => vec![slot.as_fd()],
+        }
+    }
+
+    /// Tells the guest. A machine has its memory already.
     fn offer(&self, connection: &Connection) -> Result<(), pontoon_transport::Error> {
         let mut frame = Vec::new();
         frame::put_encoded(&mut frame, code::SHARED, &self.layout);
-        pontoon_transport::send_with_descriptors(connection, &frame, &self.descriptors())
+        match &self.place {
+            Place::Own(..) => {
+                pontoon_transport::send_with_descriptors(connection, &frame, &self.descriptors())
+            }
+            Place::Machine(_) => pontoon_transport::send_all(connection, &frame),
+        }
     }
 }
 

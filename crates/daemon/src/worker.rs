@@ -199,9 +199,9 @@ fn serve(
     let offer = Welcome { session, adapters: host.offers(), bytes_in_flight: limits.bytes_in_flight, kept };
     frame::put_encoded(&mut welcome, code::WELCOME, &offer);
     send_all(&*socket, &welcome).map_err(|error| untold(error.to_string()))?;
-    let link = match (shared, <[OwnedFd; 3]>::try_from(rest)) {
-        (Some(layout), Ok(descriptors)) => open_shared(&socket, layout, descriptors),
-        _ => Ok((
+    let link = match shared {
+        Some(layout) => open_shared(&socket, layout, rest),
+        None => Ok((
             Sender::stream(socket.clone()),
             Receiver::stream(socket),
             Box::new(NoArena) as Box<dyn Arena>,
@@ -236,14 +236,26 @@ type Link = (Sender, Receiver, Box<dyn Arena>);
 fn open_shared(
     socket: &Arc<Socket>,
     layout: SharedLayout,
-    [memory, to_host, to_guest]: [OwnedFd; 3],
+    descriptors: Vec<OwnedFd>,
 ) -> Result<Link, LinkError> {
-    let shared = Shared::open(memory, sizes(layout))?;
+    let missing = || LinkError::Corrupt("descriptors are missing");
+    let mut descriptors = descriptors.into_iter();
+    let memory = descriptors.next().ok_or_else(missing)?;
+    let (shared, wake_guest, woken) = match layout.place {
+        Some(place) => {
+            let shared = Shared::within(memory, place.offset, sizes(layout))?;
+            (shared, Bell::Connection(socket.clone()), None)
+        }
+        None => {
+            let (to_host, to_guest) = descriptors.next().zip(descriptors.next()).ok_or_else(missing)?;
+            (Shared::open(memory, sizes(layout))?, Bell::from(to_guest), Some(Bell::from(to_host)))
+        }
+    };
     let (producer, consumer) = shared.rings(Side::Host)?;
     let upload = shared.upload()?;
     let arena = SharedArena { uploads: upload.for_ever()?, upload, download: shared.download()? };
-    let sender = Sender::ring(socket.clone(), producer, Bell::from(to_guest));
-    let receiver = Receiver::ring(socket.clone(), consumer, Bell::from(to_host));
+    let sender = Sender::ring(socket.clone(), producer, wake_guest);
+    let receiver = Receiver::ring(socket.clone(), consumer, woken);
     Ok((sender, receiver, Box::new(arena)))
 }
 

@@ -1,6 +1,6 @@
 //! The bridge: where the host is, what it offers, how far away it is, and whether it computes rightly.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pontoon_client::{Error, Options};
 use wgpu::util::DeviceExt as _;
@@ -262,9 +262,7 @@ fn transfer(device: &wgpu::Device, queue: &wgpu::Queue, len: usize) -> Result<(D
     let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
     let desc = wgpu::BufferDescriptor { label: None, size: len as u64, usage, mapped_at_creation: false };
     let (buffer, back) = (device.create_buffer(&desc), download_buffer(device, len));
-    // Every run sends other bytes: what the host has seen before it may not need again.
-    let seed = Instant::now().elapsed().subsec_nanos() as u8;
-    let data: Vec<u8> = (0..len).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 13) as u8 ^ seed).collect();
+    let data = noise(len);
     let wait =
         || device.poll(wgpu::PollType::wait_indefinitely()).map(drop).map_err(|error| error.to_string());
     let begun = Instant::now();
@@ -282,6 +280,20 @@ fn transfer(device: &wgpu::Device, queue: &wgpu::Queue, len: usize) -> Result<(D
         true => Ok((there, elapsed)),
         false => Err("other bytes came back".into()),
     }
+}
+
+/// Bytes that nobody has sent before, and none of them twice: what a host has seen it need not be sent again.
+/// (xorshift64, Marsaglia 2003.)
+fn noise(len: usize) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut state = now.as_nanos() as u64 | 1;
+    let mut word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..len.div_ceil(8)).flat_map(|_| word()).take(len).collect()
 }
 
 fn micros(time: Duration) -> f64 {

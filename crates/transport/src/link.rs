@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use crate::Error;
 #[cfg(target_os = "linux")]
-use crate::shared::{Bell, Consumer, Producer};
+use crate::shared::{Bell, Consumer, LAST_WORDS, Producer, WAKE};
 
 /// Bytes that a stream collects before it bothers the system.
 const COLLECT: usize = 64 * 1024;
@@ -218,7 +218,10 @@ enum In {
     #[cfg(target_os = "linux")]
     Ring {
         consumer: Consumer,
-        bell: Bell,
+        /// Nothing where the connection wakes.
+        bell: Option<Bell>,
+        /// The beginning of what the peer said beside the ring.
+        words: Vec<u8>,
     },
     Stream,
 }
@@ -249,10 +252,10 @@ impl Receiver {
         Self { socket, from: In::Stream, spin: Duration::ZERO }
     }
 
-    /// Receives from a ring; `bell` is what the peer rings.
+    /// Receives from a ring; `bell` is what the peer rings, the connection itself where there is none.
     #[cfg(target_os = "linux")]
-    pub fn ring(socket: Arc<Socket>, consumer: Consumer, bell: Bell) -> Self {
-        Self { socket, from: In::Ring { consumer, bell }, spin: SPIN_MAX }
+    pub fn ring(socket: Arc<Socket>, consumer: Consumer, bell: Option<Bell>) -> Self {
+        Self { socket, from: In::Ring { consumer, bell, words: Vec::new() }, spin: SPIN_MAX }
     }
 
     /// Appends what is here to `out`; how many bytes that were. Never blocks.
@@ -280,13 +283,16 @@ impl Receiver {
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, Error> {
         match &mut self.from {
             #[cfg(target_os = "linux")]
-            In::Ring { consumer, bell } => {
+            In::Ring { consumer, bell, words } => {
                 if spin(consumer, &mut self.spin, timeout)? {
                     return Ok(Wake::Ready);
                 }
                 consumer.set_sleeping(true);
                 let woken = match consumer.available()? {
-                    0 => sleep_on_bell(&self.socket, bell, timeout),
+                    0 => match bell {
+                        Some(bell) => sleep_on_bell(&self.socket, bell, timeout),
+                        None => sleep_on_connection(&self.socket, timeout, words),
+                    },
                     _ => Ok(Wake::Ready),
                 };
                 consumer.set_sleeping(false);
@@ -308,7 +314,11 @@ impl Receiver {
 
     /// What the peer said on the socket beside the ring, up to its end. Never blocks.
     pub fn last_words(&mut self) -> Vec<u8> {
-        let mut words = Vec::new();
+        let mut words = match &mut self.from {
+            #[cfg(target_os = "linux")]
+            In::Ring { words, .. } => std::mem::take(words),
+            In::Stream => Vec::new(),
+        };
         while let Ok(1..) = receive_from(&self.socket, &mut words) {}
         words
     }
@@ -353,6 +363,34 @@ fn sleep_on_bell(socket: &Socket, bell: &Bell, timeout: Option<Duration>) -> Res
     match set[1].revents().is_empty() {
         true => Ok(Wake::TimedOut),
         false => Ok(Wake::Hangup),
+    }
+}
+
+/// Sleeps until the peer sends a byte. [`WAKE`] is no word; what follows [`LAST_WORDS`] is kept.
+#[cfg(target_os = "linux")]
+fn sleep_on_connection(
+    socket: &Socket,
+    timeout: Option<Duration>,
+    words: &mut Vec<u8>,
+) -> Result<Wake, Error> {
+    let mut set = [PollFd::new(socket, PollFlags::IN)];
+    poll(&mut set, timeout)?;
+    if set[0].revents().is_empty() {
+        return Ok(Wake::TimedOut);
+    }
+    let mut bytes = [0; 64];
+    match rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Wake::TimedOut),
+        Err(_) | Ok((0, _)) => Ok(Wake::Hangup),
+        Ok((len, _)) => match bytes[..len].iter().position(|byte| *byte != WAKE) {
+            None => Ok(Wake::Ready),
+            Some(at) => {
+                if bytes[at] == LAST_WORDS {
+                    words.extend_from_slice(&bytes[at + 1..len]);
+                }
+                Ok(Wake::Hangup)
+            }
+        },
     }
 }
 

@@ -5,7 +5,7 @@ mod ring;
 mod upload;
 
 pub use mapping::Mapping;
-pub use ring::{Bell, Consumer, Producer};
+pub use ring::{Bell, Consumer, LAST_WORDS, Producer, WAKE};
 pub use upload::{Download, Upload};
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +17,9 @@ use crate::Error;
 
 /// Bytes of a page; every part starts on one.
 const PAGE: u64 = 4096;
+
+/// Where in a session's first page its mark is, in the memory of a virtual machine.
+pub const MARK: u64 = 0x400;
 
 /// Sizes of the parts of the shared memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,8 @@ impl Sizes {
 pub struct Shared {
     mapping: Arc<Mapping>,
     sizes: Sizes,
+    /// Whether other sessions have used it before: then it is not zero.
+    used: bool,
 }
 
 /// Which side of the session this process is.
@@ -78,7 +83,7 @@ impl Shared {
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&fd, seals).map_err(Error::io("sealing shared memory"))?;
         let mapping = Arc::new(Mapping::new(fd.as_fd(), len as usize)?);
-        Ok((Self { mapping, sizes }, fd))
+        Ok((Self { mapping, sizes, used: false }, fd))
     }
 
     /// Maps memory that the other side created.
@@ -93,7 +98,30 @@ impl Shared {
         if !seals.contains(SealFlags::SHRINK) || size as u64 != len {
             return Err(Error::Corrupt("shared memory is not sealed or not of the agreed size"));
         }
-        Ok(Self { mapping: Arc::new(Mapping::new(fd.as_fd(), len as usize)?), sizes })
+        Ok(Self { mapping: Arc::new(Mapping::new(fd.as_fd(), len as usize)?), sizes, used: false })
+    }
+
+    /// Maps a session's part of memory that a virtual machine shares with its host, `offset` bytes from its
+    /// beginning. Such memory is not sealed: who cuts it short ends the processes that use it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the memory is not that large, [`Error::Io`] where mapping fails.
+    pub fn within(memory: impl AsFd, offset: u64, sizes: Sizes) -> Result<Self, Error> {
+        let [.., len] = sizes.offsets()?;
+        let size = rustix::fs::fstat(&memory).map_err(Error::io("sizing shared memory"))?.st_size as u64;
+        if !offset.is_multiple_of(PAGE) || offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(Error::Corrupt("a part beyond the shared memory"));
+        }
+        let mapping = Arc::new(Mapping::within(memory.as_fd(), offset, len as usize)?);
+        Ok(Self { mapping, sizes, used: true })
+    }
+
+    /// What the host wrote at [`MARK`], by which the guest knows that this is the memory that it was told of.
+    pub fn mark(&self) -> [u8; 16] {
+        let mut mark = [0; 16];
+        // Within the first page, which every layout has.
+        let _ = self.mapping.read(MARK, &mut mark);
+        mark
     }
 
     /// The two ends of the rings that `side` uses: what it sends into and what it receives from.
@@ -126,6 +154,7 @@ impl Shared {
     /// Never for a layout that was created or opened.
     pub fn download(&self) -> Result<Download, Error> {
         let [_, _, _, download, _] = self.sizes.offsets()?;
-        Ok(Download::new(self.mapping.clone(), download, self.sizes.download))
+        let fresh = if self.used { self.sizes.download } else { 0 };
+        Ok(Download::new(self.mapping.clone(), download, self.sizes.download, fresh))
     }
 }

@@ -187,7 +187,7 @@ fn descriptors_travel_beside_the_first_byte() {
 #[cfg(target_os = "linux")]
 mod rings {
     use super::*;
-    use pontoon_transport::shared::{Bell, Shared, Side, Sizes};
+    use pontoon_transport::shared::{Bell, LAST_WORDS, Shared, Side, Sizes};
 
     const SIZES: Sizes = Sizes { to_host: 4096, to_guest: 4096, upload: 4096, download: 4096 };
 
@@ -207,8 +207,8 @@ mod rings {
         let (ring_host, hear_host) = bell();
         let (ring_guest, hear_guest) = bell();
         (
-            (Sender::ring(a.clone(), to_guest, ring_guest), Receiver::ring(a, from_guest, hear_host)),
-            (Sender::ring(b.clone(), to_host, ring_host), Receiver::ring(b, from_host, hear_guest)),
+            (Sender::ring(a.clone(), to_guest, ring_guest), Receiver::ring(a, from_guest, Some(hear_host))),
+            (Sender::ring(b.clone(), to_host, ring_host), Receiver::ring(b, from_host, Some(hear_guest))),
         )
     }
 
@@ -264,13 +264,68 @@ mod rings {
         assert!(matches!(sender.wait_for_room(Duration::from_secs(1)), Err(Error::Closed)));
     }
 
+    /// As between a virtual machine and its host: no descriptors, parts of one memory, wakes on the connection.
+    #[test]
+    fn a_connection_wakes_where_there_is_no_bell() {
+        let (a, b) = unix();
+        let (a, b) = (Arc::new(a), Arc::new(b));
+        let sizes = Sizes { to_host: 8192, ..SIZES };
+        let (whole, memory) = Shared::create(Sizes { upload: 1 << 20, ..sizes }).unwrap();
+        drop(whole);
+        let part = |offset| Shared::within(&memory, offset, sizes);
+        assert!(matches!(part(1 << 20), Err(Error::Corrupt(_))), "beyond the end");
+        assert!(matches!(part(4095), Err(Error::Corrupt(_))), "no page begins there");
+        let (host, guest) = (part(8192).unwrap(), part(8192).unwrap());
+        let (to_guest, from_guest) = host.rings(Side::Host).unwrap();
+        let (to_host, from_host) = guest.rings(Side::Guest).unwrap();
+        let mut host = (
+            Sender::ring(a.clone(), to_guest, Bell::Connection(a.clone())),
+            Receiver::ring(a.clone(), from_guest, None),
+        );
+        let mut guest = (
+            Sender::ring(b.clone(), to_host, Bell::Connection(b.clone())),
+            Receiver::ring(b.clone(), from_host, None),
+        );
+        let echo = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            while bytes.len() < 500 {
+                let before = bytes.len();
+                assert_eq!(host.1.wait(Some(Duration::from_secs(5))).unwrap(), Wake::Ready);
+                host.1.receive(&mut bytes).unwrap();
+                host.0.push(&bytes[before..]).unwrap();
+                host.0.flush().unwrap();
+            }
+        });
+        let mut bytes = Vec::new();
+        for number in 0..500u32 {
+            if number % 10 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            guest.0.push(&[number as u8]).unwrap();
+            guest.0.flush().unwrap();
+            while bytes.len() == number as usize {
+                assert_ne!(guest.1.wait(Some(Duration::from_secs(5))).unwrap(), Wake::Hangup);
+                guest.1.receive(&mut bytes).unwrap();
+            }
+        }
+        echo.join().unwrap();
+        // What has woken nobody, then last words.
+        for _ in 0..200 {
+            Bell::Connection(a.clone()).ring();
+        }
+        pontoon_transport::send_all(&*a, &[&[LAST_WORDS][..], b"the reason"].concat()).unwrap();
+        a.shut_down();
+        while guest.1.wait(Some(Duration::from_secs(5))).unwrap() != Wake::Hangup {}
+        assert_eq!(guest.1.last_words(), b"the reason");
+    }
+
     #[test]
     fn last_words_beside_the_ring_are_heard() {
         let (a, b) = unix();
         let (host, _fd) = Shared::create(SIZES).unwrap();
         let (_, consumer) = host.rings(Side::Guest).unwrap();
         let (_, hear) = bell();
-        let mut receiver = Receiver::ring(Arc::new(a), consumer, hear);
+        let mut receiver = Receiver::ring(Arc::new(a), consumer, Some(hear));
         pontoon_transport::send_all(&b, b"the reason").unwrap();
         drop(b);
         assert_eq!(receiver.wait(Some(Duration::from_secs(5))).unwrap(), Wake::Hangup);

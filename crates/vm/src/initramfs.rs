@@ -15,7 +15,7 @@ use crate::Error;
 const INIT: &str = include_str!("init.sh");
 
 /// Drivers that the machine needs, and what they need; those that the kernel has built in are left out.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 11] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
@@ -24,6 +24,9 @@ const MODULES: [&str; 8] = [
     "failover",
     "net_failover",
     "virtio_net",
+    "vsock",
+    "vmw_vsock_virtio_transport_common",
+    "vmw_vsock_virtio_transport",
 ];
 
 /// Bytes of one file: they are in memory, here and in the machine.

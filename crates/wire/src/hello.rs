@@ -117,4 +117,15 @@ pub struct SharedLayout {
     pub upload: u64,
     /// Size of the part that the host fills with mapped ranges.
     pub download: u64,
+    /// Where it is, for a virtual machine that shares memory with its host; nothing where descriptors come.
+    pub place: Option<SharedPlace>,
+}
+
+/// A session's part of the memory that a virtual machine shares with its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedPlace {
+    /// Bytes from the memory's beginning; a multiple of 4,096.
+    pub offset: u64,
+    /// What is written in the part's first page: the guest knows the memory by it.
+    pub mark: [u8; 16],
 }

@@ -62,7 +62,12 @@ pub struct Machine {
     pub uds: PathBuf,
     /// The port that the guest dials.
     pub port: u32,
+    /// A file for memory that it shares with this host; QEMU makes it.
+    pub memory: Option<PathBuf>,
 }
+
+/// Bytes of such memory, in QEMU's words.
+const MEMORY: &str = "256M";
 
 /// What to write where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,24 +83,40 @@ pub struct Lines {
 /// The lines for a machine.
 ///
 /// # Errors
-/// [`WiringError::Path`] for a socket that no monitor's line can carry.
+/// [`WiringError::Path`] for a socket that no monitor's line can carry, [`WiringError::Unknown`] for shared memory with a
+/// monitor that has none for us.
 pub fn vm_lines(monitor: Monitor, machine: &Machine) -> Result<Lines, WiringError> {
     let Machine { cid, port, .. } = machine;
     let uds = plain(&machine.uds)?;
     let kernel = vec!["[listen]".to_owned(), format!("vsock = {port}")];
     let by_socket = vec![format!("[[listen.vms]]\ncid = {cid}\nuds = \"{uds}\"\nport = {port}")];
     let guest = vec![format!("PONTOON_HOST=vsock:2:{port}")];
+    let memory = machine.memory.as_deref().map(plain).transpose()?;
+    if let (Some(memory), true) = (memory, monitor != Monitor::QemuUser) {
+        return Err(WiringError::Unknown {
+            what: "monitor for shared memory",
+            value: memory.to_owned(),
+            choices: "qemu-user alone; other monitors' machines do without",
+        });
+    }
     Ok(match monitor {
         Monitor::Qemu => {
             Lines { monitor: vec![format!("-device vhost-vsock-pci,guest-cid={cid}")], host: kernel, guest }
         }
         Monitor::QemuUser => Lines {
-            monitor: vec![
+            monitor: [
                 format!("vhost-device-vsock --guest-cid {cid} --socket {uds}.vhost --uds-path {uds} &"),
                 "-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem".to_owned(),
                 format!("-chardev socket,id=pontoon,path={uds}.vhost -device vhost-user-vsock-pci,chardev=pontoon"),
-            ],
-            host: by_socket,
+            ]
+            .into_iter()
+            .chain(memory.map(|path| {
+                format!(
+                    "-object memory-backend-file,id=shared,share=on,mem-path={path},size={MEMORY} -device ivshmem-plain,memdev=shared"
+                )
+            }))
+            .collect(),
+            host: by_socket.into_iter().chain(memory.map(|path| format!("memory = \"{path}\""))).collect(),
             guest,
         },
         Monitor::CloudHypervisor => {
@@ -144,7 +165,7 @@ mod tests {
     use super::*;
 
     fn lines(name: &str) -> Lines {
-        let machine = Machine { cid: 4, uds: "/run/vm4.vsock".into(), port: 7300 };
+        let machine = Machine { cid: 4, uds: "/run/vm4.vsock".into(), port: 7300, memory: None };
         vm_lines(name.parse().unwrap(), &machine).unwrap()
     }
 
@@ -167,10 +188,21 @@ mod tests {
     }
 
     #[test]
+    fn shared_memory_is_qemus() {
+        let memory = Some("/dev/shm/vm4".into());
+        let machine = Machine { cid: 4, uds: "/run/vm4.vsock".into(), port: 7300, memory };
+        let lines = vm_lines(Monitor::QemuUser, &machine).unwrap();
+        assert!(lines.monitor[3].contains("mem-path=/dev/shm/vm4,size=256M -device ivshmem-plain"));
+        assert_eq!(lines.host[1], "memory = \"/dev/shm/vm4\"");
+        let error = vm_lines(Monitor::Firecracker, &machine).unwrap_err().to_string();
+        assert!(error.contains("'/dev/shm/vm4'") && error.contains("qemu-user"), "{error}");
+    }
+
+    #[test]
     fn what_no_line_can_carry_is_refused() {
         assert!("bhyve".parse::<Monitor>().unwrap_err().to_string().contains("'bhyve'"));
         for path in ["vm.sock", "/run/a b", "/run/a,b", "/run/$(x)"] {
-            let machine = Machine { cid: 4, uds: path.into(), port: 7300 };
+            let machine = Machine { cid: 4, uds: path.into(), port: 7300, memory: None };
             let error = vm_lines(Monitor::QemuUser, &machine).unwrap_err().to_string();
             assert!(error.contains(&format!("'{path}'")), "{error}");
         }

@@ -168,7 +168,7 @@ impl Raw {
         let bell = Bell::from(to_host.try_clone().unwrap());
         Self {
             sender: Sender::ring(socket.clone(), producer, Bell::from(to_host)),
-            receiver: Receiver::ring(socket.clone(), consumer, Bell::from(to_guest)),
+            receiver: Receiver::ring(socket.clone(), consumer, Some(Bell::from(to_guest))),
             socket,
             welcome,
             memory: Some(mapping),

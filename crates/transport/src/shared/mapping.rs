@@ -32,10 +32,18 @@ impl Mapping {
     /// # Errors
     /// [`Error::Io`] where the system refuses.
     pub fn new(fd: BorrowedFd<'_>, len: usize) -> Result<Self, Error> {
+        Self::within(fd, 0, len)
+    }
+
+    /// Maps `len` bytes of `fd` from `offset`, a multiple of the page's size.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system refuses.
+    pub fn within(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self, Error> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping at a place of the kernel's choice aliases nothing of ours.
         let start =
-            unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0) }
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, offset) }
                 .map_err(Error::io("mapping shared memory"))?;
         NonNull::new(start.cast())
             .map(|start| Self { start, len })

@@ -8,18 +8,29 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use rustix::event::EventfdFlags;
+use rustix::net::SendFlags;
 
 use super::Mapping;
-use crate::Error;
+use crate::{Error, Socket};
 
 // Offsets of a ring's words within its control block; each on a cache line of its own.
 const HEAD: u64 = 0x00;
 const TAIL: u64 = 0x40;
 const SLEEPING: u64 = 0x80;
 
-/// An eventfd that wakes a sleeping peer.
+/// What wakes a sleeping peer.
 #[derive(Debug)]
-pub struct Bell(OwnedFd);
+pub enum Bell {
+    /// An eventfd that both sides have.
+    Eventfd(OwnedFd),
+    /// The connection itself, where descriptors cannot be passed: a byte [`WAKE`] on it.
+    Connection(Arc<Socket>),
+}
+
+/// The byte that wakes whoever sleeps on a connection.
+pub const WAKE: u8 = 1;
+/// The byte on such a connection behind which last words follow.
+pub const LAST_WORDS: u8 = 0;
 
 impl Bell {
     /// A new bell.
@@ -28,30 +39,42 @@ impl Bell {
     /// [`Error::Io`].
     pub fn new() -> Result<Self, Error> {
         rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map(Self)
+            .map(Self::Eventfd)
             .map_err(Error::io("creating an eventfd"))
     }
 
     /// Wakes whoever waits. A bell that rang too often to count is as good as rung.
     pub fn ring(&self) {
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        match self {
+            Self::Eventfd(fd) => drop(rustix::io::write(fd, &1u64.to_ne_bytes())),
+            // A line that is full of such bytes wakes as well without this one.
+            Self::Connection(socket) => {
+                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                let _ = rustix::net::send(&**socket, &[WAKE], flags);
+            }
+        }
     }
 
-    /// Forgets past rings.
+    /// Forgets past rings of an eventfd.
     pub fn clear(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+        if let Self::Eventfd(fd) = self {
+            let _ = rustix::io::read(fd, &mut [0u8; 8]);
+        }
     }
 }
 
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        match self {
+            Self::Eventfd(fd) => fd.as_fd(),
+            Self::Connection(socket) => socket.as_fd(),
+        }
     }
 }
 
 impl From<OwnedFd> for Bell {
     fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self::Eventfd(fd)
     }
 }
 

@@ -112,8 +112,8 @@ pub struct Download {
 }
 
 impl Download {
-    pub(super) fn new(mapping: Arc<Mapping>, start: u64, size: u64) -> Self {
-        Self { mapping, start, size, live: BTreeMap::new(), fresh: 0, reserved: 0 }
+    pub(super) fn new(mapping: Arc<Mapping>, start: u64, size: u64, fresh: u64) -> Self {
+        Self { mapping, start, size, live: BTreeMap::new(), fresh, reserved: 0 }
     }
 
     /// Host: copies `bytes` to the first gap that holds them and says where, or nothing where none does.

@@ -1,0 +1,56 @@
+//! The machine's vsock, by `vhost-device-vsock`, which needs nothing of the host's kernel
+//! (<https://github.com/rust-vmm/vhost-device/tree/main/vhost-device-vsock>).
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::request::plain;
+use crate::{Error, Request};
+
+/// How long the device may take to listen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The program's name.
+const PROGRAM: &str = "vhost-device-vsock";
+
+/// The device's process.
+#[derive(Debug)]
+pub(crate) struct Vsock(Child);
+
+impl Vsock {
+    /// Starts the device for a machine, and waits until QEMU can meet it.
+    pub(crate) fn start(program: &Path, request: &Request) -> Result<Self, Error> {
+        let (meeting, guest) = (request.vhost_socket(), request.folder.join("vsock"));
+        let _ = std::fs::remove_file(&meeting);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(program);
+        command.args(["--guest-cid", &request.cid.to_string(), "--socket", plain(&meeting)?]);
+        command.args(["--uds-path", plain(&guest)?]).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null());
+        let mut device = Self(command.spawn().map_err(|_| Error::Missing("setpriv", "util-linux"))?);
+        let begun = Instant::now();
+        while !meeting.exists() {
+            let ended = device.0.try_wait().ok().flatten();
+            if ended.is_some() || begun.elapsed() > PATIENCE {
+                let how = ended.map_or_else(|| "it does not listen".to_owned(), |status| status.to_string());
+                return Err(Error::Ended(format!("{}: {how}", program.display())));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(device)
+    }
+}
+
+impl Drop for Vsock {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The program, where it is installed.
+pub fn find() -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM)).find(|path| path.is_file())
+}
