@@ -53,18 +53,19 @@ apt() {
         -o Dir::State::lists="$PWD/apt/lists" -o Dir::Cache="$PWD/apt/cache" -o Dir::State::status="$PWD/apt/status" \
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o APT::Sandbox::User=root "$@"
 }
-apt update && apt download docker-compose vhost-device-vsock
+apt update && apt download docker-compose docker.io containerd vhost-device-vsock
 for package in *.deb; do dpkg-deb -x "$package" .; done
-rm -rf ./*.deb apt usr/share
+rm -rf ./*.deb apt etc lib usr/lib usr/share
 usr/bin/vhost-device-vsock --version
 usr/libexec/docker/cli-plugins/docker-compose version
+usr/sbin/dockerd --version
 mv "$1.new" "$1"
 "#;
 
-/// Docker's Compose and a vsock for emulated machines, in the folders that they have in a Debian; nothing, visibly,
+/// Docker's engine and Compose, and a vsock for emulated machines, in the folders that they have in a Debian; nothing, visibly,
 /// where they are not to be had: the tests with them are skipped then.
 pub fn testing(project: &Project, stages: &mut Stages) -> Option<PathBuf> {
-    let title = "docker-compose and vhost-device-vsock, from Debian's testing (25 MB, the first time)";
+    let title = "Docker and vhost-device-vsock, from Debian's testing (74 MB, the first time)";
     if !cfg!(target_os = "linux") || find_tool("apt-get").is_none() {
         stages.skip(title, "they are Debian's");
         return None;

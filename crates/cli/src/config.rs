@@ -8,7 +8,7 @@ use pontoon_models::Store;
 /// Where the configuration is.
 #[derive(clap::Args, Clone, Default)]
 pub struct ConfigFile {
-    /// Configuration file [default: /etc/pontoon/pontoon.toml, if there is one]
+    /// Configuration file [default: PONTOON_CONFIG, else /etc/pontoon/pontoon.toml, if there is one]
     #[arg(long = "config", value_name = "FILE", global = true)]
     path: Option<PathBuf>,
 }
@@ -17,7 +17,8 @@ impl ConfigFile {
     /// The configuration; defaults where there is no file.
     pub fn read(&self) -> Result<Config, String> {
         let usual = PathBuf::from("/etc/pontoon/pontoon.toml");
-        let path = self.path.clone().or_else(|| usual.exists().then_some(usual));
+        let named = std::env::var_os("PONTOON_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let path = self.path.clone().or(named).or_else(|| usual.exists().then_some(usual));
         path.map_or_else(|| Ok(Config::default()), |path| Config::read(&path))
             .map_err(|error| error.to_string())
     }

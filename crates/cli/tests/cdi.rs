@@ -406,3 +406,23 @@ fn services_of_one_project_have_policies_of_their_own() {
     let log = bench.daemon.log();
     assert!(log.contains("tenant training") && log.contains("service trainer of project shop"), "{log}");
 }
+
+#[test]
+fn a_daemon_that_starts_again_finds_its_containers() {
+    let Some(mut bench) = Bench::new("") else { return };
+    let script = "while true; do wget -q -O /dev/null $OPENAI_BASE_URL/models 2> /dev/null && echo yes || echo no; sleep 0.1; done";
+    let mut podman = bench.podman(&["--network", "none", "--device", ALL], &["/bin/sh", "-c", script]);
+    let mut container = podman.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let said = std::io::BufReader::new(container.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(said).map(Result::unwrap);
+    assert!(lines.by_ref().take(50).any(|line| line == "yes"), "the container has models");
+    bench.daemon.kill();
+    assert!(lines.by_ref().take(50).any(|line| line == "no"), "without a daemon it has none");
+    bench.daemon.restart();
+    assert!(lines.by_ref().take(100).any(|line| line == "yes"), "and has them again: {}", bench.daemon.log());
+    let id = bench.podman.command().args(["ps", "--quiet", "--no-trunc"]).output().unwrap();
+    let id = String::from_utf8(id.stdout).unwrap();
+    let stopped = bench.podman.command().args(["kill", id.trim()]).output().unwrap();
+    assert!(stopped.status.success(), "{stopped:?}");
+    container.wait().unwrap();
+}

@@ -218,8 +218,7 @@ fn ready(desk: &Desk) -> Option<&Forwards> {
 fn forwarded(desk: &Desk, forward: Forward, descriptors: Vec<OwnedFd>) -> Result<(), String> {
     let forwards =
         ready(desk).ok_or("the model runner is not running here (http.enabled), or is still starting")?;
-    let listener = descriptors.into_iter().next().ok_or("no listener came with the question")?;
-    forwards.start(forward, listener)
+    forwards.start(forward, descriptors.into_iter().next())
 }
 
 /// Asks a running daemon, with descriptors beside the question.

@@ -6,8 +6,9 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pontoon_api::Forwarder;
 use pontoon_callers::Container;
@@ -20,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::admin::{self, Answer, Question};
+use crate::ports::Ports;
 
 /// Bytes of the state that an engine gives its hooks: annotations may be long.
 const MAX_STATE: u64 = 1 << 20;
@@ -54,56 +56,49 @@ pub struct NewMachine {
 }
 
 /// Serves listeners in containers.
-pub struct Forwards {
+pub struct Forwards(Arc<Inner>);
+
+struct Inner {
     forwarder: Forwarder,
     runtime: Handle,
+    ports: Ports,
+    /// Containers in a network, by its number, whose port another container has: they get it after that one.
+    heirs: Mutex<Vec<(u64, Forward)>>,
 }
 
 impl Forwards {
-    /// With the model runner's server and its event loop.
-    pub fn new(forwarder: Forwarder, runtime: Handle) -> Self {
-        Self { forwarder, runtime }
+    /// With the model runner's server and its event loop. Ports that an earlier daemon served, by the file beside the
+    /// admin socket, are opened again.
+    pub fn new(forwarder: Forwarder, runtime: Handle, admin_socket: &Path) -> Self {
+        let (ports, before) = Ports::beside(admin_socket);
+        let inner = Arc::new(Inner { forwarder, runtime, ports, heirs: Mutex::default() });
+        before.into_iter().for_each(|forward| inner.open(forward));
+        Self(inner)
     }
 
-    /// Serves a listener until its container ends.
+    /// Serves a listener until its container ends. Without one another container of the same network has it: then this
+    /// one has it next.
     ///
     /// # Errors
     /// A sentence for the hook.
-    pub fn start(&self, forward: Forward, listener: OwnedFd) -> Result<(), String> {
-        if !Container::is_id(&forward.container) {
-            return Err(format!("'{}' is no container id", forward.container));
-        }
-        if same_network(forward.pid) {
-            return Err("the container shares the host's network".into());
-        }
-        let gone = end_of(process(forward.pid)?)
-            .map_err(|error| format!("no thread to wait for the container: {error}"))?;
-        let listener = TcpListener::from(listener);
-        let container: Arc<str> = forward.container.as_str().into();
-        let serving =
-            self.forwarder.clone().serve(listener, container, forward.device.as_deref().map(Into::into));
-        log::info!("models are in the network of container {}", &forward.container[..12]);
-        self.runtime.spawn(async move {
-            tokio::select! {
-                ended = serving => if let Err(error) = ended {
-                    log::warn!("the listener of container {}: {error}", forward.container);
-                },
-                _ = gone => log::debug!("container {} has ended", forward.container),
+    pub fn start(&self, forward: Forward, listener: Option<OwnedFd>) -> Result<(), String> {
+        match listener {
+            Some(listener) => self.0.start(forward, listener),
+            None => {
+                process(forward.pid)?;
+                self.0.wait(forward);
+                Ok(())
             }
-        });
-        Ok(())
+        }
     }
-}
-
-impl Forwards {
     /// Serves the model runner's listener of a virtual machine until that ends.
     ///
     /// # Errors
     /// A sentence for who started it.
     pub fn start_machine(&self, machine: &NewMachine, listener: OwnedFd) -> Result<(), String> {
         let gone = end_of(process(machine.pid)?).map_err(|error| error.to_string())?;
-        let serving = self.forwarder.clone().serve_machine(listener.into(), machine.cid);
-        self.runtime.spawn(async move {
+        let serving = self.0.forwarder.clone().serve_machine(listener.into(), machine.cid);
+        self.0.runtime.spawn(async move {
             tokio::select! {
                 ended = serving => if let Err(error) = ended {
                     log::warn!("the listener of a virtual machine: {error}");
@@ -113,6 +108,85 @@ impl Forwards {
         });
         Ok(())
     }
+}
+
+impl Inner {
+    /// Opens a container's port, or has it wait for who has the port.
+    fn open(self: &Arc<Self>, forward: Forward) {
+        let name = forward.container.get(..12).unwrap_or_default().to_owned();
+        let opened = match listener_in(forward.pid) {
+            Ok(Some(listener)) => self.start(forward, listener.into()),
+            Ok(None) => {
+                self.wait(forward);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(message) = opened {
+            log::warn!("models are not in the network of container {name} any more: {message}");
+        }
+    }
+
+    fn wait(&self, forward: Forward) {
+        if let Some(network) = network(forward.pid) {
+            self.ports.add(&forward);
+            self.heirs.lock().unwrap_or_else(PoisonError::into_inner).push((network, forward));
+        }
+    }
+
+    /// Gives the port of a network to the next container in it that lives.
+    fn inherit(self: &Arc<Self>, left: u64) {
+        let next = {
+            let mut heirs = self.heirs.lock().unwrap_or_else(PoisonError::into_inner);
+            heirs.retain(|(_, heir)| {
+                let lives = network(heir.pid).is_some();
+                if !lives {
+                    self.ports.remove(heir.pid);
+                }
+                lives
+            });
+            heirs.iter().position(|(network, _)| *network == left).map(|at| heirs.remove(at).1)
+        };
+        next.into_iter().for_each(|forward| self.open(forward));
+    }
+
+    fn start(self: &Arc<Self>, forward: Forward, listener: OwnedFd) -> Result<(), String> {
+        if !Container::is_id(&forward.container) {
+            return Err(format!("'{}' is no container id", forward.container));
+        }
+        if same_network(forward.pid) {
+            return Err("the container shares the host's network".into());
+        }
+        let gone = end_of(process(forward.pid)?)
+            .map_err(|error| format!("no thread to wait for the container: {error}"))?;
+        let network = network(forward.pid).unwrap_or_default();
+        let listener = TcpListener::from(listener);
+        let container: Arc<str> = forward.container.as_str().into();
+        let serving =
+            self.forwarder.clone().serve(listener, container, forward.device.as_deref().map(Into::into));
+        log::info!("models are in the network of container {}", &forward.container[..12]);
+        self.ports.add(&forward);
+        let inner = self.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                ended = serving => if let Err(error) = ended {
+                    log::warn!("the listener of container {}: {error}", forward.container);
+                },
+                _ = gone => {
+                    log::debug!("container {} has ended", forward.container);
+                    inner.ports.remove(forward.pid);
+                }
+            }
+            // Others may be in its network still.
+            let _ = tokio::task::spawn_blocking(move || inner.inherit(network)).await;
+        });
+        Ok(())
+    }
+}
+
+/// The number of a process's network.
+fn network(pid: i32) -> Option<u64> {
+    std::fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|found| found.ino())
 }
 
 /// A descriptor of a process, which becomes readable when that ends.
@@ -151,15 +225,13 @@ pub fn hook(state: impl Read, socket: &Path, device: Option<String>) -> Result<(
     if same_network(state.pid) {
         return Ok(());
     }
-    let Some(listener) = listener_in(state.pid).map_err(|error| {
+    // A pod's other container may have it: then this one has it next.
+    let listener = listener_in(state.pid).map_err(|error| {
         format!("the model runner's port cannot be opened in the network of process {}: {error}", state.pid)
-    })?
-    else {
-        // A pod's other container has it, or the container shares the host's network.
-        return Ok(());
-    };
+    })?;
     let forward = Forward { container: state.id, pid: state.pid, device };
-    let told = admin::ask_with(socket, &Question::Forward(forward), &[listener.as_fd()]);
+    let descriptors: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
+    let told = admin::ask_with(socket, &Question::Forward(forward), &descriptors);
     match told.map_err(|error| error.to_string())? {
         Answer::Done => Ok(()),
         Answer::Error(message) => Err(message),

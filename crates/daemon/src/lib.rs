@@ -19,6 +19,7 @@ mod machine;
 mod models;
 pub mod paths;
 mod pool;
+mod ports;
 pub mod serve;
 mod session;
 mod stats;

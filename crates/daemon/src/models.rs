@@ -54,9 +54,9 @@ impl Models {
         self.server.addresses()
     }
 
-    /// Serves listeners in containers' networks.
-    pub fn forwards(&self) -> Forwards {
-        Forwards::new(self.server.forwarder(), self.runtime.handle().clone())
+    /// Serves listeners in containers' networks, those of an earlier daemon beside this admin socket first.
+    pub fn forwards(&self, admin_socket: &Path) -> Forwards {
+        Forwards::new(self.server.forwarder(), self.runtime.handle().clone(), admin_socket)
     }
 
     /// Lets answers end, within limits, saves what engines can save, and ends them.

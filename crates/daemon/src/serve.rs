@@ -71,7 +71,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     log::info!("listening on unix:{}", socket.display());
     let unix_door = door.clone();
     thread("unix", Box::new(move || unix_door.unix(&listener, None)))?;
-    let mut files = vec![socket.clone(), admin_path];
+    let mut files = vec![socket.clone(), admin_path.clone()];
     for (name, path, listener) in devices {
         log::info!("listening on unix:{} for the device '{name}'", path.display());
         files.push(path);
@@ -89,7 +89,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         false => None,
     };
     if let Some(models) = &models {
-        let _ = desk.forwards.set(models.forwards());
+        let _ = desk.forwards.set(models.forwards(&admin_path));
     }
     refresh_cdi(config);
     for address in models.iter().flat_map(Models::addresses) {

@@ -3,6 +3,7 @@
 //!
 //! Only tests and `xtask` use this crate; no product code does.
 
+mod docker;
 mod line;
 mod podman;
 mod program;
@@ -10,6 +11,7 @@ mod rootfs;
 mod scratch;
 mod tools;
 
+pub use docker::Docker;
 pub use line::Line;
 pub use podman::{Podman, Service};
 pub use program::add_program;

@@ -41,7 +41,7 @@ pub struct Arguments {
 enum Verb {
     /// Say what each service of a Compose file will get
     Check {
-        /// The file
+        /// The file; `-` reads it from standard input, as `docker compose config` writes it
         #[arg(value_name = "FILE", default_value = "compose.yaml")]
         file: PathBuf,
         /// Print JSON

@@ -41,6 +41,8 @@ pub fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         }
         "status" => status(words.iter().any(|word| word == "--json"))?,
         "configure" => configure(&words[1..])?,
+        "ls" | "list" if words.iter().any(|word| word == "--json") => list()?,
+        "pull" => return pull(words),
         "install-runner" | "start-runner" | "reinstall-runner" => {
             println!("Pontoon runs models itself: `pontoon serve`");
         }
@@ -50,6 +52,51 @@ pub fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The models, under every spelling of their names: Compose looks for the very one that its file has.
+fn list() -> Result<(), String> {
+    let store = crate::config::store(&crate::config::ConfigFile::default().read()?)?;
+    let models = store.list().map_err(|error| error.to_string())?;
+    let rows = models.iter().map(|model| {
+        let mut row = crate::model::ls::as_json(model);
+        row["tags"] = model.names.iter().flat_map(|name| spellings(&name.familiar())).collect();
+        row
+    });
+    crate::print_json(&rows.collect::<Vec<_>>())
+}
+
+/// A name with and without what may be left out of it: the tag `latest`, the organisation `ai`, Docker's registry.
+fn spellings(name: &str) -> Vec<String> {
+    let mut all = vec![name.to_owned()];
+    let registry = name.split('/').next().filter(|first| name.contains('/') && first.contains(['.', ':']));
+    if registry.is_none() {
+        all.push(format!("docker.io/{name}"));
+        all.extend(name.strip_prefix("ai/").map(str::to_owned));
+    }
+    let short = |name: &String| name.strip_suffix(":latest").map(str::to_owned);
+    let untagged: Vec<String> = all.iter().filter_map(short).collect();
+    all.extend(untagged);
+    all
+}
+
+/// Fetches a model. Where that fails and the model is in the store, it will do: Compose pulls what it has not found under
+/// its file's spelling, also without a network.
+fn pull(words: Vec<String>) -> Result<ExitCode, String> {
+    let model = words.iter().skip(1).find(|word| !word.starts_with('-')).cloned();
+    let line = ["pontoon".to_owned(), "model".to_owned()].into_iter().chain(words);
+    crate::run(crate::Arguments::parse_from(line)).or_else(|message| {
+        let there = model.is_some_and(|model| {
+            daemon().and_then(|daemon| daemon.post("/api/show", &json!({ "model": model }))).is_ok()
+        });
+        match there {
+            true => {
+                eprintln!("{message}; the one in the store will do");
+                Ok(ExitCode::SUCCESS)
+            }
+            false => Err(message),
+        }
+    })
 }
 
 fn daemon() -> Result<Daemon, String> {
@@ -174,4 +221,19 @@ pub fn uninstall() -> Result<ExitCode, String> {
         println!("{} is again what it was", plugin.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_under_every_spelling() {
+        assert_eq!(
+            spellings("ai/x:latest"),
+            ["ai/x:latest", "docker.io/ai/x:latest", "x:latest", "ai/x", "docker.io/ai/x", "x"]
+        );
+        assert_eq!(spellings("hf.co/a/b:Q4"), ["hf.co/a/b:Q4"]);
+        assert_eq!(spellings("localhost:5000/a:latest"), ["localhost:5000/a:latest", "localhost:5000/a"]);
+    }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use hyper::Method;
 use pontoon_daemon::{Config, cdi};
 use pontoon_wiring::{KIND, MODELS_PORT};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::config::{ConfigFile, block_on};
 use crate::model::http::Daemon;
@@ -29,21 +29,15 @@ pub enum Mode {
     Rerank,
 }
 
-/// What the options are, for `metadata` and for who misspells one.
-const OPTIONS: [(&str, &str); 5] = [
-    ("model", "model that is loaded before dependants start; fetched where it is not there"),
-    ("mode", "chat, embedding or rerank; found from the model where it is not said"),
-    ("context_size", "tokens of the model's context"),
-    ("device", "CDI device that the dependants will have: 'all', or a policy's name"),
-    ("pull", "'missing' (default) or 'never'"),
-];
+/// What the options are, for who misspells one.
+const OPTIONS: [&str; 5] = ["model", "mode", "context_size", "device", "pull"];
 
 fn say(kind: &str, message: impl std::fmt::Display) {
     println!("{}", json!({ "type": kind, "message": message.to_string() }));
 }
 
 pub fn parse(words: &[String]) -> Result<Options, String> {
-    let mut options = Options { pull: true, ..Options::default() };
+    let (mut options, mut seen) = (Options { pull: true, ..Options::default() }, Vec::new());
     for word in words {
         let Some(option) = word.strip_prefix("--") else {
             if !options.service.is_empty() {
@@ -55,7 +49,12 @@ pub fn parse(words: &[String]) -> Result<Options, String> {
         let (name, value) = option
             .split_once('=')
             .ok_or_else(|| format!("the option '{name}' has no value", name = option))?;
-        match name.replace('-', "_").as_str() {
+        let name = name.replace('-', "_");
+        if seen.contains(&name) {
+            return Err(format!("{name} is said twice"));
+        }
+        seen.push(name.clone());
+        match name.as_str() {
             "model" if value.is_empty() => return Err("model is empty".into()),
             "model" => options.model = Some(value.to_owned()),
             "mode" => {
@@ -83,8 +82,7 @@ pub fn parse(words: &[String]) -> Result<Options, String> {
             // Compose 2.36 passes the provider's own type along.
             "type" | "project_name" => {}
             other => {
-                let known: Vec<&str> = OPTIONS.iter().map(|(name, _)| *name).collect();
-                return Err(format!("there is no option '{other}'; there are {}", known.join(", ")));
+                return Err(format!("there is no option '{other}'; there are {}", OPTIONS.join(", ")));
             }
         }
     }
@@ -94,15 +92,17 @@ pub fn parse(words: &[String]) -> Result<Options, String> {
     }
 }
 
+/// Nothing about the options: Compose passes on all that a file has only where it is told of none, and so a misspelled
+/// one is heard of.
 pub fn metadata() -> Result<ExitCode, String> {
-    let parameter = |(name, description): &(&str, &str)| json!({ "name": name, "description": description, "required": false, "type": "string" });
-    let up: Vec<Value> = OPTIONS.iter().map(parameter).collect();
-    let description =
-        "A model on the host's GPU, and the GPU itself, for the services that depend on this one";
-    crate::print_json(
-        &json!({ "description": description, "up": { "parameters": up }, "down": { "parameters": [] } }),
-    )?;
+    println!("{{}}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What Compose puts before the variables of a provider's dependants, and whether shells can read such names.
+pub fn prefix(service: &str) -> (String, bool) {
+    let readable = service.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    (service.to_uppercase(), readable && !service.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// `down` changes nothing: models are shared, and leave by themselves when nobody has used them for a while.
@@ -128,6 +128,9 @@ pub fn up(file: &ConfigFile, words: &[String]) -> Result<ExitCode, String> {
 }
 
 fn serve(config: &Config, options: &Options) -> Result<(), String> {
+    if let (prefix, false) = prefix(&options.service) {
+        say("info", format!("shells cannot read {prefix}_URL and its like: call the service otherwise"));
+    }
     let name = options.device.as_deref().unwrap_or(pontoon_wiring::ALL);
     let devices = cdi::devices(config);
     let device = devices.iter().find(|device| device.name == name).ok_or_else(|| {
@@ -239,6 +242,7 @@ mod tests {
             ("--model llm", "'model' has no value"),
             ("--model=x", "no service"),
             ("a b", "two services"),
+            ("--model=a --model=b llm", "model is said twice"),
         ] {
             let error = parse(&words(line)).unwrap_err();
             assert!(error.contains(word), "{error}");

@@ -35,7 +35,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
 }
 
 /// What Docker's own list has, and the rest beside it.
-fn as_json(model: &Model) -> serde_json::Value {
+pub fn as_json(model: &Model) -> serde_json::Value {
     let created = model.created.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     serde_json::json!({
         "id": model.digest,

@@ -9,7 +9,7 @@ mod df;
 pub mod http;
 mod inspect;
 mod logs;
-mod ls;
+pub mod ls;
 mod package;
 mod prune;
 mod ps;
