@@ -27,4 +27,5 @@ mod server;
 
 pub use config::{Allowance, Config, Key, Limits, ModelsConfig, Requests, Responses, Tls};
 pub use logs::LogTail;
-pub use server::{Api, Error, Forwarder, Server, serve, start};
+pub use metrics::label;
+pub use server::{Api, Error, Forwarder, MoreMetrics, Server, serve, start};

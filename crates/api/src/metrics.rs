@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::dialect::Usage;
+use crate::recorder::Record;
 
 /// Callers with rows of their own; later ones are counted together, as `other`.
 const MAX_CALLERS: usize = 256;
@@ -22,10 +23,16 @@ const MAX_CALLERS: usize = 256;
 /// `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// A label's value as OpenMetrics writes it; the encoder does not escape.
+pub fn label(text: &str) -> String {
+    text.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
     endpoint: String,
     caller: String,
+    policy: String,
     model: String,
     outcome: String,
 }
@@ -33,6 +40,7 @@ struct RequestLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct TokenLabels {
     caller: String,
+    policy: String,
     model: String,
     kind: String,
 }
@@ -161,20 +169,14 @@ impl Metrics {
         }
     }
 
-    /// A request ended. `model` is a name from the store, never a caller's word.
-    pub fn ended(
-        &self,
-        endpoint: &str,
-        caller: &str,
-        model: &str,
-        outcome: &str,
-        usage: Usage,
-        took: Duration,
-    ) {
-        let caller = self.bounded(caller);
+    /// A request ended, as its record says. The model in it is a name from the store, never a caller's word.
+    pub fn ended(&self, endpoint: &str, record: &Record, outcome: &str, usage: Usage, took: Duration) {
+        let (caller, policy) = (self.bounded(&label(&record.caller)), label(&record.policy));
+        let model = record.model.as_str();
         let labels = RequestLabels {
             endpoint: endpoint.into(),
             caller: caller.clone(),
+            policy: policy.clone(),
             model: model.into(),
             outcome: outcome.into(),
         };
@@ -186,7 +188,12 @@ impl Metrics {
             ("completion", usage.completion_tokens),
         ];
         for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| *tokens > 0) {
-            let labels = TokenLabels { caller: caller.clone(), model: model.into(), kind: kind.into() };
+            let labels = TokenLabels {
+                caller: caller.clone(),
+                policy: policy.clone(),
+                model: model.into(),
+                kind: kind.into(),
+            };
             self.tokens.get_or_create(&labels).inc_by(tokens);
         }
     }
@@ -213,8 +220,8 @@ impl Metrics {
         &self.connections
     }
 
-    /// All of it as text, with what the runner knows now.
-    pub async fn text(&self, runner: &Runner) -> String {
+    /// All of it as text, with what the runner knows now, and `more` families before the end.
+    pub async fn text(&self, runner: &Runner, more: &str) -> String {
         self.memory.clear();
         for running in runner.ps().await {
             for (place, bytes) in [("host", running.memory.host), ("gpu", running.memory.gpu)] {
@@ -239,7 +246,7 @@ impl Metrics {
         }
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
-            Ok(()) => text,
+            Ok(()) => format!("{}{more}# EOF\n", text.strip_suffix("# EOF\n").unwrap_or(&text)),
             Err(error) => format!("# {error}\n# EOF\n"),
         }
     }
@@ -260,19 +267,18 @@ mod tests {
             ..Usage::default()
         };
         for caller in 0..=MAX_CALLERS {
-            metrics.ended(
-                "chat",
-                &format!("container:{caller}"),
-                "ai/m",
-                "ok",
-                usage,
-                Duration::from_millis(5),
-            );
+            let record = Record {
+                caller: format!("container:{caller}"),
+                policy: "batch".into(),
+                model: "ai/m".into(),
+                ..Record::default()
+            };
+            metrics.ended("chat", &record, "ok", usage, Duration::from_millis(5));
         }
         let mut text = String::new();
         encode(&mut text, &metrics.registry).unwrap();
         assert!(
-            text.contains("pontoon_tokens_total{caller=\"container:7\",model=\"ai/m\",kind=\"prompt\"} 6"),
+            text.contains("pontoon_tokens_total{caller=\"container:7\",policy=\"batch\",model=\"ai/m\",kind=\"prompt\"} 6"),
             "{text}"
         );
         assert!(text.contains("caller=\"other\""));

@@ -40,6 +40,9 @@ pub struct Record {
     pub user_agent: String,
     /// Whom it counts for.
     pub caller: String,
+    /// The policy that is about it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub policy: String,
     /// `ok`, `failed` or `cancelled`.
     pub outcome: &'static str,
     /// Milliseconds in the queue, loading included.

@@ -227,6 +227,13 @@ services:
     let log = bench.daemon.log();
     let known = "service trainer of project shop) over unix+arena, tenant training";
     assert!(log.contains(known), "{log}");
+    let metrics = Command::new("curl")
+        .args(["-s", &format!("{}/metrics", bench.daemon.models_url())])
+        .output()
+        .unwrap();
+    let counted = r#"pontoon_bridge_sessions_total{tenant="training",policy="trainers"} 1"#;
+    assert!(text(&metrics).contains(counted), "{metrics:?}");
+    assert!(text(&metrics).ends_with("# EOF\n"), "{metrics:?}");
     // The same words before anything is started; Compose's own form of the file included.
     let whole = bench.compose("shop", &["config"]);
     let folder = bench.scratch.path().join("shop");

@@ -16,6 +16,7 @@ pub mod identity;
 mod listen;
 pub mod logging;
 mod machine;
+mod metrics;
 mod models;
 pub mod paths;
 mod pool;

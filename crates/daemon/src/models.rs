@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_api::{Api, LogTail, Server};
+use pontoon_api::{Api, LogTail, MoreMetrics, Server};
 use pontoon_callers::Directory;
 use pontoon_engines::engine::{Catalog, EngineConfig};
 use pontoon_engines::instance::Launcher;
@@ -37,6 +37,7 @@ impl Models {
         socket: &Path,
         directory: &Arc<Directory>,
         log: LogTail,
+        more_metrics: MoreMetrics,
     ) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -45,7 +46,7 @@ impl Models {
             .build()
             .map_err(Error::io("starting the model runner's threads"))?;
         let (runner, server) =
-            runtime.block_on(begin(config, socket, directory, log)).map_err(Error::Models)?;
+            runtime.block_on(begin(config, socket, directory, log, more_metrics)).map_err(Error::Models)?;
         Ok(Self { runtime, runner, server })
     }
 
@@ -75,6 +76,7 @@ async fn begin(
     socket: &Path,
     directory: &Arc<Directory>,
     log: LogTail,
+    more_metrics: MoreMetrics,
 ) -> Result<(Runner, Server), String> {
     let folder = config.models.folder.clone().unwrap_or_else(paths::models_folder);
     let store = Store::open(&folder).map_err(|error| {
@@ -114,6 +116,7 @@ async fn begin(
             log: log.clone(),
             directory: directory.clone(),
             devices: devices.clone(),
+            more_metrics: Some(more_metrics.clone()),
         })
     };
     let usual = pontoon_api::Config::default().listen;

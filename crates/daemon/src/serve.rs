@@ -54,6 +54,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.into()).spawn(work).map_err(Error::io("starting a thread"))
     };
+    let counted = registry.clone();
+    let bridge_metrics: pontoon_api::MoreMetrics = Arc::new(move || counted.metrics());
     let desk = Arc::new(admin::Desk {
         registry,
         door: door.clone(),
@@ -85,7 +87,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     }
     remote.serve(&door, &mut files, &thread)?;
     let models = match config.http.enabled {
-        true => Some(Models::start(config, &socket, &directory, logging::tail())?),
+        true => Some(Models::start(config, &socket, &directory, logging::tail(), bridge_metrics)?),
         false => None,
     };
     if let Some(models) = &models {

@@ -18,6 +18,7 @@ use crate::config::Limits;
 use crate::control::{self, Notice, Order};
 use crate::handshake::Connection;
 use crate::machine::Slot;
+use crate::metrics::Totals;
 use crate::pool::{Pool, Worker};
 use crate::stats::Page;
 use crate::uploads::{Lent, Uploads};
@@ -41,6 +42,7 @@ pub struct Registry {
     pool: Arc<Pool>,
     limits: Limits,
     uploads: Uploads,
+    totals: Totals,
     state: Mutex<(u64, BTreeMap<u64, Entry>)>,
 }
 
@@ -48,7 +50,7 @@ impl Registry {
     /// No sessions yet.
     pub fn new(pool: Arc<Pool>, limits: Limits) -> Self {
         let uploads = Uploads::new(limits.kept_upload_bytes, limits.kept_upload_bytes_total);
-        Self { pool, limits, uploads, state: Mutex::default() }
+        Self { pool, limits, uploads, totals: Totals::default(), state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Entry>)> {
@@ -63,6 +65,11 @@ impl Registry {
     /// The live sessions and their accounts.
     pub fn rows(&self) -> Vec<SessionRow> {
         self.lock().1.iter().map(|(number, entry)| row(*number, entry)).collect()
+    }
+
+    /// What they and those that are over have used, for `/metrics`.
+    pub fn metrics(&self) -> String {
+        self.totals.text(&self.rows())
     }
 
     /// Counts a session in, or says which limit is in the way.
@@ -115,9 +122,10 @@ impl Registry {
             Err(message) => return connection.refuse(RefusalKind::Busy, &message),
         };
         log::info!(
-            "session {number}: {} over {transport}, tenant {}",
+            "session {number}: {} over {transport}, tenant {}{}",
             caller.facts.describe(),
-            caller.tenant
+            caller.tenant,
+            caller.policy.as_ref().map(|policy| format!(", policy {}", policy.name)).unwrap_or_default()
         );
         let lent = match sharing {
             Sharing::Nothing => self.lend(number, connection, caller),
@@ -235,6 +243,7 @@ impl Registry {
         }
         let used = self.lock().1.get(&number).map(|entry| row(number, entry));
         if let Some(row) = used {
+            self.totals.ended(&row);
             log::info!(
                 "session {number} over after {:.1} s: {message} ({} commands, {} bytes of data sent and {} named, {} round trips, {:.2} s of GPU, {} errors)",
                 row.seconds,

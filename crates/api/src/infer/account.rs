@@ -164,7 +164,7 @@ impl Account {
         let metrics = &self.shared.metrics;
         metrics.running().dec();
         let endpoint = format!("{:?}", self.endpoint);
-        metrics.ended(&endpoint, &self.record.caller, &self.record.model, outcome.word(), usage, took);
+        metrics.ended(&endpoint, &self.record, outcome.word(), usage, took);
         if self.record.model.is_empty() {
             return;
         }

@@ -386,6 +386,7 @@ fn record(ask: &Ask, body: &[u8]) -> Record {
         timestamp: now.as_secs(),
         user_agent: agent.chars().take(200).collect(),
         caller: ask.caller.id.to_string(),
+        policy: ask.caller.policy.as_ref().map(|policy| policy.name.clone()).unwrap_or_default(),
         ..Record::default()
     }
 }

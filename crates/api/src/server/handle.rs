@@ -124,7 +124,10 @@ async fn dispatch(ask: &Ask, route: Route, body: Incoming) -> Answer {
         Route::Ollama(ollama) => manage::ollama::answer(ask, ollama, read(ask, body).await?).await,
         Route::Pontoon(pontoon) => manage::pontoon::answer(ask, pontoon, read(ask, body).await?).await,
         Route::Metrics => {
-            let text = ask.shared.metrics.text(&ask.shared.runner).await;
+            let text = {
+                let more = ask.shared.more_metrics.as_ref().map(|more| more()).unwrap_or_default();
+                ask.shared.metrics.text(&ask.shared.runner, &more).await
+            };
             Ok(reply::bytes(StatusCode::OK, crate::metrics::CONTENT_TYPE, text))
         }
         Route::Logs => logs::answer(ask).await,

@@ -53,7 +53,12 @@ pub struct Api {
     pub directory: Arc<Directory>,
     /// Sockets of their own for policies that have one.
     pub devices: Vec<(Arc<str>, PathBuf)>,
+    /// Families of metrics beside ours, in OpenMetrics without an end.
+    pub more_metrics: Option<MoreMetrics>,
 }
+
+/// What writes them, at each question.
+pub type MoreMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What all requests share.
 pub struct Shared {
@@ -83,6 +88,8 @@ pub struct Shared {
     pub rates: Arc<Rates>,
     /// Counters.
     pub metrics: Metrics,
+    /// Families beside ours.
+    pub more_metrics: Option<MoreMetrics>,
     /// Recent requests.
     pub recorder: Recorder,
     /// Answers that later requests may continue.
@@ -139,6 +146,7 @@ impl Shared {
             keys: Keys::new(&config.keys),
             rates: Rates::new(&config),
             metrics: Metrics::default(),
+            more_metrics: api.more_metrics,
             recorder: Recorder::new(config.requests),
             answers: Answers::new(config.responses),
             cards: Cards::default(),

@@ -229,7 +229,7 @@ async fn recorded() {
     assert!(!callers.is_empty() && callers.iter().all(|caller| **caller != "for:modest"), "{own}");
     let metrics = client().get(scene.url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(
-        metrics.contains("caller=\"for:modest\",model=\"test/toy:chat\",kind=\"completion\"} 2"),
+        metrics.contains("caller=\"for:modest\",policy=\"\",model=\"test/toy:chat\",kind=\"completion\"} 2"),
         "{metrics}"
     );
     for name in [

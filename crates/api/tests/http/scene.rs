@@ -84,6 +84,7 @@ impl Scene {
             log: LogTail::new(100),
             directory: Arc::default(),
             devices: Vec::new(),
+            more_metrics: Some(Arc::new(|| "# HELP more More\n".to_owned())),
         };
         let server = start(api).await.unwrap();
         let base = server.addresses()[0].clone();
