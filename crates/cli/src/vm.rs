@@ -1,6 +1,6 @@
 //! `pontoon vm`.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use pontoon_daemon::admin::{self, Answer, Question};
 use pontoon_daemon::forward::NewMachine;
 use pontoon_daemon::paths;
-use pontoon_vm::Accelerator;
+use pontoon_vm::{Accelerator, Mount, Root};
 use pontoon_wiring::{Machine, Monitor, vm_lines};
 
 #[derive(clap::Subcommand)]
@@ -40,7 +40,7 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Start a virtual machine around a root file system folder, run a command in it, and pass on its exit code
+    /// Start a virtual machine around a root file system, run a command in it, and pass on its exit code
     ///
     /// The machine reaches this host's GPU and models and nothing else. It runs in QEMU: on the processor where KVM
     /// works, else emulated, and says which. Its files are a copy in memory: what it writes is gone when it ends. It
@@ -89,14 +89,20 @@ pub struct Run {
     /// Set a variable in the machine
     #[arg(short = 'e', long = "env", value_name = "KEY=VALUE")]
     variables: Vec<String>,
+    /// Mount a folder of this host in the machine: SOURCE:TARGET, with :ro for reading alone (virtiofs)
+    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET")]
+    volumes: Vec<std::ffi::OsString>,
+    /// Let the command have this terminal
+    #[arg(short, long)]
+    interactive: bool,
     /// Working folder in the machine
     #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<String>,
-    /// Root file system folder
+    /// Root file system folder, or an OCI image layout: its folder, or an archive of it
     #[arg(value_name = "ROOTFS")]
     root: PathBuf,
-    /// Command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    /// Command and its arguments; an image may bring its own
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
@@ -174,10 +180,19 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
             kernel.display()
         ));
     }
-    if !machine.root.is_dir() {
-        return Err(format!("{} is no root file system folder", machine.root.display()));
+    if machine.interactive && !std::io::stdin().is_terminal() {
+        return Err("-i: standard input is no terminal".into());
     }
-    let mut variables = Vec::new();
+    let here = std::env::current_dir().map_err(|error| error.to_string())?;
+    let mounts = machine.volumes.iter().map(|text| {
+        let mount = pontoon_wiring::parse_mount(text, &here).map_err(|error| error.to_string())?;
+        Ok(Mount { source: mount.source, target: mount.target, read_only: mount.read_only })
+    });
+    let mounts = mounts.collect::<Result<Vec<_>, String>>()?;
+    let folder = scratch()?;
+    let root = Root::open(&machine.root, &folder.0).map_err(text)?;
+    let words = root.command(&machine.command)?;
+    let (mut variables, image_workdir) = root.surroundings();
     for variable in &machine.variables {
         let parsed = pontoon_wiring::parse_env(variable.as_ref()).map_err(|error| error.to_string())?;
         variables.push((parsed.name, parsed.value.to_string_lossy().into_owned()));
@@ -187,7 +202,6 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
     if let Some(program) = machine.vsock.as_ref().filter(|program| !program.is_file()) {
         return Err(format!("--vsock {}: there is no such program", program.display()));
     }
-    let folder = scratch()?;
     let initramfs = folder.0.join("initramfs");
     let shared = (machine.shared_memory > 0).then(|| pontoon_vm::SharedMemory::create(machine.shared_memory));
     // Beyond those that people give to machines of their own.
@@ -202,12 +216,20 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         cid,
         vsock: machine.vsock.clone().or_else(pontoon_vm::find_vsock),
         shared: shared.transpose().map_err(text)?,
+        mounts,
+        interactive: machine.interactive,
     };
     let bridge = request.bridge_address();
-    let workdir = machine.workdir.as_deref();
-    let command = pontoon_vm::command_script(&machine.command, &bridge, &variables, workdir);
-    let contents =
-        pontoon_vm::Contents { root: &machine.root, busybox, modules: &modules, command: &command };
+    let workdir = machine.workdir.as_deref().or(image_workdir);
+    let command = pontoon_vm::command_script(&words, &bridge, &variables, workdir);
+    let contents = pontoon_vm::Contents {
+        root: &root,
+        busybox,
+        modules: &modules,
+        command: &command,
+        mounts: &request.mounts,
+        interactive: machine.interactive,
+    };
     pontoon_vm::write_initramfs(&contents, &initramfs).map_err(text)?;
     let listeners = pontoon_vm::listen(&request).map_err(text)?;
     let mut started = |accelerator: Accelerator, pid: u32| {

@@ -3,13 +3,14 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::Context;
 use common::models::{CHAT, asset, package, variable};
 use common::{Daemon, Gpu, Setup};
-use pontoon_testbed::{Scratch, busybox_rootfs, find_tool, ready};
+use pontoon_testbed::{Podman, Scratch, busybox_rootfs, find_tool, ready};
 use serde_json::Value;
 
 /// A daemon, a root file system with the demo's static programs, and a kernel.
@@ -60,11 +61,19 @@ impl Bench {
     }
 
     fn run(&self, options: &[&str], command: &[&str]) -> Output {
+        self.run_image(options, self.root.to_str().unwrap(), command)
+    }
+
+    fn run_image(&self, options: &[&str], image: &str, command: &[&str]) -> Output {
+        self.command(options, image, command).output().unwrap()
+    }
+
+    fn command(&self, options: &[&str], image: &str, command: &[&str]) -> Command {
         let path = |path: &Path| path.to_str().unwrap().to_owned();
-        let (kernel, modules, root) = (path(&self.kernel), path(&self.modules), path(&self.root));
+        let (kernel, modules) = (path(&self.kernel), path(&self.modules));
         let head =
             ["vm", "run", "--accel", "tcg", "--memory", "512", "--kernel", &kernel, "--modules", &modules];
-        self.daemon.pontoon(&[&head[..], options, &[&root], command].concat())
+        self.daemon.command(&[&head[..], options, &[image], command].concat())
     }
 }
 
@@ -186,6 +195,103 @@ fn a_machine_that_rewrites_the_ring_loses_its_own_session_and_nothing_else() {
 }
 
 #[test]
+fn an_image_is_a_root_and_folders_of_the_host_are_mounted() {
+    let Some(bench) = Bench::new("") else { return };
+    let scratch = Scratch::new("vm-image").unwrap();
+    let podman = Podman::new(scratch.path()).unwrap();
+    podman.import(&bench.root, "localhost/guest").unwrap();
+    let file = "FROM localhost/guest\nENV GREETING='it is'\nRUN rm /bin/photo && mkdir /own && echo second > /own/layer && chown 7:8 /own/layer\n\
+                WORKDIR /own\nENTRYPOINT [\"/bin/sh\", \"-c\"]\nCMD [\"echo by itself\"]\n";
+    std::fs::write(scratch.path().join("Containerfile"), file).unwrap();
+    let mut build = podman.command();
+    build.args(["build", "--network", "none", "-t", "localhost/image", "-f"]);
+    let built = build.arg(scratch.path().join("Containerfile")).arg(scratch.path()).output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    let archive = scratch.path().join("image.tar");
+    let save = |format: &str, to: &Path| {
+        let mut save = podman.command();
+        save.args(["save", "--format", format, "-o"]).arg(to).arg("localhost/image");
+        assert!(save.output().unwrap().status.success());
+    };
+    save("oci-archive", &archive);
+    let (given, kept) = (scratch.path().join("given"), scratch.path().join("kept here"));
+    std::fs::create_dir(&given).unwrap();
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(given.join("word"), "from the host\n").unwrap();
+    let volume = |folder: &Path, rest: &str| format!("{}:{rest}", folder.display());
+    let image = archive.to_str().unwrap();
+    let script = "echo $GREETING $PWD $(cat layer) $(stat -c %u:%g layer); ls /bin/photo; cat /given/word; \
+                  echo no > /given/word; echo 'out of the machine' > '/mnt/a place/word'; \
+                  mount -o remount,rw /given && echo no > /given/word; digits --json";
+    let (ro, rw) = (volume(&given, "/given:ro"), volume(&kept, "/mnt/a place"));
+    let output = bench.run_image(&["-v", &ro, "-v", &rw], image, &[script]);
+    let said = text(&output.stdout);
+    assert!(said.contains("it is /own second 7:8"), "{said}{}", text(&output.stderr));
+    assert!(said.contains("/bin/photo: No such file"), "what a layer took away is gone: {said}");
+    assert!(said.contains("from the host") && said.contains("\"accuracy\":0.97"), "{said}");
+    assert_eq!(
+        std::fs::read_to_string(given.join("word")).unwrap(),
+        "from the host\n",
+        "it is read alone: {said}"
+    );
+    assert_eq!(std::fs::read_to_string(kept.join("word")).unwrap(), "out of the machine\n");
+    // The same image as a folder, with its own command.
+    let layout = scratch.path().join("layout");
+    save("oci-dir", &layout);
+    let output = bench.run_image(&[], layout.to_str().unwrap(), &[]);
+    assert!(output.status.success() && text(&output.stdout).contains("by itself"), "{output:?}");
+    // What is wrong with an image is said before anything starts.
+    let blobs = std::fs::read_dir(layout.join("blobs/sha256")).unwrap().flatten();
+    let largest = blobs.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap().path();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&largest, bytes).unwrap();
+    let output = bench.run_image(&[], layout.to_str().unwrap(), &[]);
+    assert!(!output.status.success() && !text(&output.stderr).contains("runs on"), "{output:?}");
+    let output = bench.run_image(&["-v", "/nonexistent:/x"], image, &["true"]);
+    assert!(text(&output.stderr).contains("cannot mount /nonexistent"), "{output:?}");
+}
+
+#[test]
+fn a_terminal_is_the_commands() {
+    let Some(bench) = Bench::new("") else { return };
+    let command = bench.command(&["-i"], bench.root.to_str().unwrap(), &["/bin/sh"]);
+    let quoted: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let mut script = Command::new("script");
+    script.args(["-qefc", &quoted.join(" "), "/dev/null"]);
+    for (name, value) in command.get_envs() {
+        script.env(name, value.unwrap());
+    }
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut keys = script.stdin.take().unwrap();
+    let mut said = String::new();
+    let mut output = script.stdout.take().unwrap();
+    let mut until = |words: &str| {
+        let mut chunk = [0; 1024];
+        while !said.contains(words) {
+            let len = output.read(&mut chunk).unwrap();
+            assert!(len > 0, "it ended: {said}");
+            said.push_str(&String::from_utf8_lossy(&chunk[..len]));
+        }
+    };
+    until("# ");
+    keys.write_all(b"tty; echo $((6 * 7))\n").unwrap();
+    until("/dev/ttyS0");
+    until("42");
+    // Ctrl-C is the machine's, and ends what runs there alone.
+    keys.write_all(b"sleep 1000\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    keys.write_all(b"\x03").unwrap();
+    keys.write_all(b"echo still $((40 + 3)); exit 9\n").unwrap();
+    until("still 43");
+    assert_eq!(script.wait().unwrap().code(), Some(9));
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let daemon = Setup::noop().start();
     let run = |arguments: &[&str]| {
@@ -196,7 +302,5 @@ fn what_is_missing_is_named() {
     assert!(run(&["--kernel", "/nonexistent", "/", "/bin/true"]).contains("no kernel at /nonexistent"));
     let own = std::env::current_exe().unwrap();
     let own = own.to_str().unwrap();
-    assert!(
-        run(&["--kernel", own, "/nonexistent", "/bin/true"]).contains("/nonexistent is no root file system")
-    );
+    assert!(run(&["--kernel", own, "/nonexistent", "/bin/true"]).contains("/nonexistent: No such file"));
 }

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The first process of the machine: drivers, network, the command, its exit code, power off.
+# The first process of the machine: drivers, network, mounts, the command, its exit code, power off.
 /bin/busybox mkdir -p /proc /sys /dev
 /bin/busybox mount -t proc none /proc
 /bin/busybox mount -t sysfs none /sys
@@ -15,9 +15,26 @@ for place in proc sys dev; do
     /bin/busybox mkdir -p /root/$place
     /bin/busybox mount -o move /$place /root/$place
 done
+end() {
+    /bin/busybox echo "pontoon-vm-exit $1" > /root/dev/ttyS1
+    /bin/busybox sync
+    /bin/busybox poweroff -f
+}
+while read -r tag mode place; do
+    /bin/busybox mkdir -p "/root$place"
+    /bin/busybox mount -t virtiofs -o "$mode" "$tag" "/root$place" 2> /mount-error || {
+        /bin/busybox echo pontoon-vm-ready > /root/dev/ttyS0
+        /bin/busybox echo "$place cannot be mounted: $(/bin/busybox cat /mount-error)" > /root/dev/ttyS0
+        end 125
+    }
+done < /mounts
 # The host waits for this line, then shows everything.
 /bin/busybox echo pontoon-vm-ready > /root/dev/ttyS0
-/bin/busybox chroot /root /.pontoon-command > /root/dev/ttyS0 2>&1 < /root/dev/null
-/bin/busybox echo "pontoon-vm-exit $?" > /root/dev/ttyS1
-/bin/busybox sync
-/bin/busybox poweroff -f
+if [ -e /interactive ]; then
+    # The console is the command's terminal: signals, job control.
+    /bin/busybox setsid /bin/busybox sh -c \
+        'exec /bin/busybox chroot /root /.pontoon-command < /root/dev/ttyS0 > /root/dev/ttyS0 2>&1'
+else
+    /bin/busybox chroot /root /.pontoon-command > /root/dev/ttyS0 2>&1 < /root/dev/null
+fi
+end $?

@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 
 use cpio::newc::{Builder, trailer};
 
-use crate::Error;
+use crate::image::Kind;
+use crate::mounts::tag;
+use crate::{Error, Image, Mount, Root};
 
 const INIT: &str = include_str!("init.sh");
 
 /// Drivers that the machine needs, and what they need; those that the kernel has built in are left out.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 13] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
@@ -27,6 +29,8 @@ const MODULES: [&str; 11] = [
     "vsock",
     "vmw_vsock_virtio_transport_common",
     "vmw_vsock_virtio_transport",
+    "fuse",
+    "virtiofs",
 ];
 
 /// Bytes of one file: they are in memory, here and in the machine.
@@ -35,7 +39,11 @@ const MAX_FILE: u64 = 2 << 30;
 /// What goes into the archive.
 pub struct Contents<'a> {
     /// The root file system.
-    pub root: &'a Path,
+    pub root: &'a Root,
+    /// Folders of the host to mount in it.
+    pub mounts: &'a [Mount],
+    /// Whether the console is the command's terminal.
+    pub interactive: bool,
     /// A static busybox.
     pub busybox: &'a Path,
     /// The kernel's modules, `lib/modules/VERSION`.
@@ -51,7 +59,7 @@ pub struct Contents<'a> {
 pub fn write(contents: &Contents<'_>, to: &Path) -> Result<(), Error> {
     let failed = |error| Error::file(to, error);
     let mut out = io::BufWriter::new(File::create(to).map_err(failed)?);
-    let mut archive = Archive { out: &mut out, inode: 1 };
+    let mut archive = Archive { out: &mut out, inode: 1, owner: (0, 0) };
     for folder in ["bin", "modules", "root"] {
         archive.put(folder.as_bytes(), 0o040_755, &[]).map_err(failed)?;
     }
@@ -65,9 +73,29 @@ pub fn write(contents: &Contents<'_>, to: &Path) -> Result<(), Error> {
         order.push('\n');
     }
     archive.put(b"modules/order", 0o100_644, order.as_bytes()).map_err(failed)?;
-    archive.folder(contents.root, Path::new("root"))?;
+    archive.put(b"mounts", 0o100_644, mount_list(contents.mounts)?.as_bytes()).map_err(failed)?;
+    if contents.interactive {
+        archive.put(b"interactive", 0o100_644, &[]).map_err(failed)?;
+    }
+    match contents.root {
+        Root::Folder(folder) => archive.folder(folder, Path::new("root"))?,
+        Root::Image(image) => archive.image(image).map_err(failed)?,
+    }
     archive.put(b"root/.pontoon-command", 0o100_755, contents.command.as_bytes()).map_err(failed)?;
     trailer(&mut out).and_then(|out| out.flush()).map_err(failed)
+}
+
+/// A line for each mount: tag, options, place.
+fn mount_list(mounts: &[Mount]) -> Result<String, Error> {
+    let line = |(number, mount): (usize, &Mount)| {
+        let target = mount.target.to_str().filter(|target| !target.contains('\n'));
+        let target = target.ok_or_else(|| Error::Mount {
+            path: mount.source.clone(),
+            why: "its place in the machine is no line of text".into(),
+        })?;
+        Ok(format!("{} {} {target}\n", tag(number), if mount.read_only { "ro" } else { "rw" }))
+    };
+    mounts.iter().enumerate().map(line).collect()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -109,6 +137,8 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
 struct Archive<'a, W: Write> {
     out: &'a mut W,
     inode: u32,
+    /// User and group of what is put in.
+    owner: (u32, u32),
 }
 
 impl<W: Write> Archive<'_, W> {
@@ -116,10 +146,41 @@ impl<W: Write> Archive<'_, W> {
         let name = std::str::from_utf8(name).map_err(io::Error::other)?;
         let len = u32::try_from(data.len())
             .map_err(|_| io::Error::other(format!("{name} is larger than 4 GiB")))?;
-        let mut entry = Builder::new(name).mode(mode).ino(self.inode).nlink(1).write(&mut *self.out, len);
+        let owned = Builder::new(name).mode(mode).uid(self.owner.0).gid(self.owner.1);
+        let mut entry = owned.ino(self.inode).nlink(1).write(&mut *self.out, len);
         self.inode += 1;
         entry.write_all(data)?;
         entry.finish().map(drop)
+    }
+
+    /// An image's files, with their owners; folders that no layer mentions are everybody's to read.
+    fn image(&mut self, image: &Image) -> io::Result<()> {
+        let mut made: BTreeSet<&Path> = BTreeSet::new();
+        for (path, entry) in &image.entries {
+            let above: Vec<&Path> =
+                path.ancestors().skip(1).filter(|above| *above != Path::new("")).collect();
+            for folder in above.into_iter().rev() {
+                if !image.entries.contains_key(folder) && made.insert(folder) {
+                    self.put(Path::new("root").join(folder).as_os_str().as_bytes(), 0o040_755, &[])?;
+                }
+            }
+            let name = Path::new("root").join(path);
+            let name = name.as_os_str().as_bytes();
+            self.owner = (entry.uid, entry.gid);
+            let put = match &entry.kind {
+                Kind::Folder => self.put(name, 0o040_000 | entry.mode, &[]),
+                Kind::Link(target) => self.put(name, 0o120_777, target.as_os_str().as_bytes()),
+                Kind::File(_, _, len) if *len > MAX_FILE => {
+                    Err(io::Error::other(format!("{} has more than {MAX_FILE} bytes", path.display())))
+                }
+                Kind::File(layer, at, len) => image
+                    .read(*layer, *at, *len)
+                    .and_then(|bytes| self.put(name, 0o100_000 | entry.mode, &bytes)),
+            };
+            self.owner = (0, 0);
+            put?;
+        }
+        Ok(())
     }
 
     /// A folder with all that is below it. Devices and sockets are left out: the machine has its own.

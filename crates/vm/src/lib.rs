@@ -4,8 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod image;
 mod initramfs;
 mod machine;
+mod mounts;
 mod relay;
 mod request;
 mod script;
@@ -13,7 +15,9 @@ mod vsock;
 
 use std::path::{Path, PathBuf};
 
+pub use image::{Image, Root};
 pub use initramfs::{Contents, write as write_initramfs};
+pub use mounts::Mount;
 pub use relay::relay;
 pub use request::{Request, SharedMemory, listen};
 pub use script::command_script;
@@ -39,6 +43,22 @@ pub enum Error {
     /// A program is missing.
     #[error("{0} is missing: install the package {1}")]
     Missing(&'static str, &'static str),
+    /// What is no root file system that a machine can be given.
+    #[error("{}: {why}", .path.display())]
+    Image {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A folder cannot be mounted.
+    #[error("cannot mount {}: {why}", .path.display())]
+    Mount {
+        /// The folder on the host.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// There is no memory to share.
     #[error("no memory to share with the machine: {0}")]
     Memory(std::io::Error),

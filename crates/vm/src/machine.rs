@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::mounts::Served;
 use crate::vsock::Vsock;
 use crate::{Accelerator, Error, Request};
 
@@ -20,6 +21,7 @@ const ACCELERATED_BOOT: Duration = Duration::from_secs(15);
 struct Running {
     qemu: Child,
     _vsock: Option<Vsock>,
+    _mounts: Vec<Served>,
     /// What its console says, in pieces; few wait, so that a guest that prints without end waits too.
     console: mpsc::Receiver<Vec<u8>>,
     /// What its first process has told the host.
@@ -34,6 +36,8 @@ impl Request {
             return Err(Error::Missing("qemu-system-x86_64", "qemu-system-x86"));
         }
         let vsock = self.vsock.as_ref().map(|program| Vsock::start(program, self)).transpose()?;
+        let mounts = self.mounts.iter().enumerate().map(|(number, mount)| Served::start(number, mount, self));
+        let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
         let path = self.control_socket();
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(|error| Error::file(&path, error))?;
@@ -42,7 +46,7 @@ impl Request {
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command
             .args(self.arguments(accelerator)?)
-            .stdin(Stdio::null())
+            .stdin(if self.interactive { Stdio::inherit() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
         let mut qemu = command.spawn().map_err(|_| Error::Missing("setpriv", "util-linux"))?;
@@ -64,7 +68,7 @@ impl Request {
                 }
             });
         }
-        Ok(Running { qemu, _vsock: vsock, console, control })
+        Ok(Running { qemu, _vsock: vsock, _mounts: mounts, console, control })
     }
 
     /// Starts the machine, with another accelerator where the wanted one starts nothing, and runs it to its end.
@@ -100,11 +104,11 @@ impl Request {
         let mut before = Some(Vec::new());
         loop {
             match (machine.console.recv_timeout(Duration::from_millis(100)), &mut before) {
-                (Ok(bytes), None) => output(&without_returns(&bytes)),
+                (Ok(bytes), None) => output(&self.shown(&bytes)),
                 (Ok(bytes), Some(boot)) => {
                     boot.extend_from_slice(&bytes);
                     if let Some(at) = find(boot, READY) {
-                        let rest = without_returns(&boot[at + READY.len()..]);
+                        let rest = self.shown(&boot[at + READY.len()..]);
                         output(rest.strip_prefix(b"\n").unwrap_or(&rest));
                         before = None;
                     } else if boot.len() > MAX_BOOT {
@@ -139,9 +143,11 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// A console ends its lines as terminals did.
-fn without_returns(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().copied().filter(|byte| *byte != b'\r').collect()
+impl Request {
+    /// What the console says: it ends its lines as terminals want it, and nobody else.
+    fn shown(&self, bytes: &[u8]) -> Vec<u8> {
+        bytes.iter().copied().filter(|byte| self.interactive || *byte != b'\r').collect()
+    }
 }
 
 fn no_boot(waited: Duration, boot: &[u8]) -> Error {

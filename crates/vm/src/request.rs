@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use crate::mounts::tag;
 use crate::script::HOST;
-use crate::{Accelerator, Error};
+use crate::{Accelerator, Error, Mount};
 
 /// The port of the bridge.
 pub(crate) const BRIDGE_PORT: u32 = 7300;
@@ -70,6 +71,10 @@ pub struct Request {
     pub vsock: Option<PathBuf>,
     /// Memory that it shares with its host.
     pub shared: Option<SharedMemory>,
+    /// Folders of the host in it.
+    pub mounts: Vec<Mount>,
+    /// Whether this terminal is the command's.
+    pub interactive: bool,
 }
 
 impl Request {
@@ -84,6 +89,11 @@ impl Request {
     /// Where `vhost-device-vsock` and QEMU meet.
     pub(crate) fn vhost_socket(&self) -> PathBuf {
         self.folder.join("vhost.sock")
+    }
+
+    /// Where the process behind a mount and QEMU meet.
+    pub(crate) fn mount_socket(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("{}.sock", tag(number)))
     }
 
     /// What the machine's programs call the bridge.
@@ -142,12 +152,21 @@ impl Request {
             "-smp".into(),
             self.processors.to_string(),
         ]);
-        if self.vsock.is_some() {
+        if self.vsock.is_some() || !self.mounts.is_empty() {
+            // Others look into the machine's memory then.
             let memory = format!("memory-backend-memfd,id=memory,share=on,size={}M,seal=on", self.memory_mib);
-            let socket = format!("socket,id=vsock,path={}", plain(&self.vhost_socket())?);
             arguments.extend(["-object".into(), memory, "-machine".into(), "memory-backend=memory".into()]);
+        }
+        if self.vsock.is_some() {
+            let socket = format!("socket,id=vsock,path={}", plain(&self.vhost_socket())?);
             arguments.extend(["-chardev".into(), socket]);
             arguments.extend(["-device".into(), "vhost-user-vsock-pci,chardev=vsock".into()]);
+        }
+        for number in 0..self.mounts.len() {
+            let tag = tag(number);
+            let socket = format!("socket,id={tag},path={}", plain(&self.mount_socket(number))?);
+            let device = format!("vhost-user-fs-pci,chardev={tag},tag={tag}");
+            arguments.extend(["-chardev".into(), socket, "-device".into(), device]);
         }
         if let Some(shared) = &self.shared {
             let (path, bytes) = (shared.path(), shared.bytes);

@@ -29,17 +29,28 @@ impl Vsock {
         command.args(["--uds-path", plain(&guest)?]).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(Stdio::null());
         let mut device = Self(command.spawn().map_err(|_| Error::Missing("setpriv", "util-linux"))?);
-        let begun = Instant::now();
-        while !meeting.exists() {
-            let ended = device.0.try_wait().ok().flatten();
-            if ended.is_some() || begun.elapsed() > PATIENCE {
-                let how = ended.map_or_else(|| "it does not listen".to_owned(), |status| status.to_string());
-                return Err(Error::Ended(format!("{}: {how}", program.display())));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        await_socket(&mut device.0, &meeting)
+            .map_err(|how| Error::Ended(format!("{}: {how}", program.display())))?;
         Ok(device)
     }
+}
+
+/// Waits until a device's process has made its socket.
+///
+/// # Errors
+/// What it did instead.
+pub(crate) fn await_socket(process: &mut Child, socket: &Path) -> Result<(), String> {
+    let begun = Instant::now();
+    while !socket.exists() {
+        if let Ok(Some(status)) = process.try_wait() {
+            return Err(status.to_string());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err("it does not listen".into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 impl Drop for Vsock {

@@ -187,14 +187,15 @@ impl Daemon {
 
     /// `pontoon` with these arguments, asking this daemon.
     pub fn pontoon(&self, arguments: &[&str]) -> Output {
-        let host = format!("unix:{}", self.socket().display());
-        Command::new(env!("CARGO_BIN_EXE_pontoon"))
-            .args(arguments)
-            .env("PONTOON_HOST", host)
-            .env("PONTOON_DATA", self.folder.path().join("data"))
-            .stdin(Stdio::null())
-            .output()
-            .expect("pontoon")
+        self.command(arguments).output().expect("pontoon")
+    }
+
+    /// The same, to be started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        command.args(arguments).env("PONTOON_HOST", format!("unix:{}", self.socket().display()));
+        command.env("PONTOON_DATA", self.folder.path().join("data")).stdin(Stdio::null());
+        command
     }
 
     /// `pontoon ps --json`.
