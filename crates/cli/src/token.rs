@@ -33,9 +33,10 @@ pub struct Arguments {
 enum Verb {
     /// Make a token and print what the guest sets PONTOON_HOST to; it cannot be shown again
     Create {
-        /// Whom the token stands for, in `pontoon ps`, for limits and policies
-        #[arg(long, default_value = "default")]
-        tenant: String,
+        /// Whom the token stands for, in `pontoon ps`, for limits and policies; guests of one tenant share what the host
+        /// keeps of their uploads [default: one of its own, token:ID]
+        #[arg(long)]
+        tenant: Option<String>,
         /// How long it holds: 90s, 45m, 12h, 30d [default: until it is taken back]
         #[arg(long, value_name = "TIME")]
         expires: Option<humantime::Duration>,
@@ -68,7 +69,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
         Verb::Create { tenant, expires, address, json } => {
             let address = address.map_or_else(|| own_address(&config), Ok)?;
             let expires = expires.map(Into::into);
-            create(&config, &tokens, &tenant, expires, address, json)?;
+            create(&config, &tokens, tenant.as_deref(), expires, address, json)?;
         }
         Verb::Ls { json } => list(&tokens, json)?,
         Verb::Rm { id } => {
@@ -84,7 +85,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
 fn create(
     config: &Config,
     tokens: &Tokens,
-    tenant: &str,
+    tenant: Option<&str>,
     expires: Option<Duration>,
     address: String,
     json: bool,

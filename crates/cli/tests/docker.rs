@@ -256,14 +256,16 @@ services:
     image: guest
     network_mode: none
     devices: ["pontoon.dev/gpu=all"]
-    command: ["/bin/sleep", "6"]
+    command: ["/bin/nc", "-l", "-p", "9999"]
   second:
     image: guest
     network_mode: "service:first"
     depends_on: [first]
     devices: ["pontoon.dev/gpu=all"]
-    command: ["/bin/sh", "-c", "wget -q -O - $$OPENAI_BASE_URL/models > /dev/null && echo together; sleep 9; wget -q -O - $$OPENAI_BASE_URL/models > /dev/null && echo alone"]
+    command: ["/bin/sh", "-c", "ask() { wget -q -O - $$OPENAI_BASE_URL/models > /dev/null 2>&1; }; ask && echo together; until nc 127.0.0.1 9999 < /dev/null; do sleep 0.1; done; sleep 1; for i in $$(seq 100); do ask && echo alone && break; sleep 0.1; done"]
 "#;
     let (well, said) = bench.up("pod", file);
     assert!(well && said.contains("together") && said.contains("alone"), "{said}{}", bench.daemon.log());
+    let opened = bench.daemon.log().matches("models are in the network of container").count();
+    assert_eq!(opened, 2, "one after the other: {}", bench.daemon.log());
 }

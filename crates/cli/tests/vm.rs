@@ -4,13 +4,24 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::Context;
 use common::models::{CHAT, asset, package, variable};
+use common::raw::{hello, hello_frame};
 use common::{Daemon, Gpu, Setup};
+use pontoon_daemon::admin::{self, Answer, Question};
+use pontoon_daemon::forward::NewMachine;
+use pontoon_daemon::paths;
 use pontoon_testbed::{Podman, Scratch, busybox_rootfs, find_tool, ready};
+use pontoon_vm::SharedMemory;
+use pontoon_wire::Event;
+use pontoon_wire::frame::{self, code};
+use pontoon_wire::hello::{Hello, SharedLayout};
+use pontoon_wire::limits::MAX_FRAME_BODY;
 use serde_json::Value;
 
 /// A daemon, a root file system with the demo's static programs, and a kernel.
@@ -177,7 +188,7 @@ fn a_machine_that_rewrites_the_ring_loses_its_own_session_and_nothing_else() {
     let bystander = Gpu::new(&bench.daemon);
     // The first page of the machine's memory has the words of its first session: tails, heads, who sleeps.
     let script = format!(
-        "{SHARED} digits --epochs 500 > /dev/null 2>&1 & sleep 2; \
+        "{SHARED} digits --epochs 500 > /dev/null 2> /tmp/said & until [ -s /tmp/said ]; do usleep 50000; done; \
          for word in 0x0 0x40 0x80 0x100 0x140 0x180 0x200; do \
          devmem $((base + word)) 64 0xfffffffffffffff0; done; \
          wait $!; echo first: $?; digits --json; pontoon-doctor --no-models > /dev/null; echo doctor: $?"
@@ -289,6 +300,35 @@ fn a_terminal_is_the_commands() {
     keys.write_all(b"echo still $((40 + 3)); exit 9\n").unwrap();
     until("still 43");
     assert_eq!(script.wait().unwrap().code(), Some(9));
+}
+
+/// A worker that cannot serve says so before it has welcomed anybody: the guest reads its sentence, with shared memory too.
+#[test]
+fn a_reason_before_the_welcome_is_read() {
+    let policies = "[[policies]]\nname = 'm9'\nmatch = { vm = 9 }\nadapter = 'of another make'\n";
+    let daemon = Setup::noop().toml(policies).start();
+    let folder = Scratch::new("machine").unwrap();
+    let path = folder.path().join("bridge");
+    let bridge = UnixListener::bind(&path).unwrap();
+    let models = UnixListener::bind(folder.path().join("models")).unwrap();
+    let memory = SharedMemory::create(64).unwrap();
+    let question = Question::Machine(NewMachine { cid: 9, pid: std::process::id() as i32 });
+    let descriptors = [bridge.as_fd(), models.as_fd(), memory.as_fd()];
+    let admin = paths::admin_socket(&daemon.socket());
+    assert!(matches!(admin::ask_with(&admin, &question, &descriptors), Ok(Answer::Done)));
+    let mut socket = UnixStream::connect(path).unwrap();
+    let hello = Hello { shared_memory: true, ..hello("") };
+    socket.write_all(&hello_frame(&hello)).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    let (code, body, taken) = frame::split(&answer, MAX_FRAME_BODY).unwrap().unwrap();
+    assert_eq!(code, code::SHARED);
+    let layout: SharedLayout = pontoon_wire::decode(body).unwrap();
+    assert_eq!(layout.place.unwrap().offset, 0);
+    let (code, body, _) = frame::split(&answer[taken..], MAX_FRAME_BODY).unwrap().unwrap();
+    assert_eq!(code, code::EVENT);
+    let Event::End { message } = pontoon_wire::decode(body).unwrap() else { panic!("another event") };
+    assert!(message.contains("'of another make'"), "{message:?}");
 }
 
 #[test]

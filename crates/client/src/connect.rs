@@ -50,7 +50,7 @@ fn may_share(endpoint: &Endpoint) -> bool {
     match endpoint {
         Endpoint::Unix(_) => cfg!(target_os = "linux"),
         #[cfg(target_os = "linux")]
-        Endpoint::Vsock { .. } | Endpoint::Tcp(_) => !crate::ivshmem::devices().is_empty(),
+        Endpoint::Vsock { .. } | Endpoint::Tcp(_) => crate::ivshmem::is_there(),
         _ => false,
     }
 }
@@ -216,8 +216,10 @@ fn open(
         let shared = here.ok_or(pontoon_transport::Error::Corrupt(ELSEWHERE))?;
         let (producer, consumer) = shared.rings(Side::Guest)?;
         let sender = Sender::ring(socket.clone(), producer, Bell::Connection(socket.clone()));
-        let receiver = Receiver::ring(socket.clone(), consumer, None);
-        return Ok(Connection { welcome, sender, receiver, socket, early, shared: Some(shared) });
+        let mut receiver = Receiver::ring(socket.clone(), consumer, None);
+        // Frames travel in the ring by now: what came on the connection is beside it.
+        receiver.overheard(&early);
+        return Ok(Connection { welcome, sender, receiver, socket, early: Vec::new(), shared: Some(shared) });
     }
     let Ok([memory, to_host, to_guest]) = <[OwnedFd; 3]>::try_from(descriptors) else {
         return Err(pontoon_transport::Error::Corrupt("descriptors are missing"));

@@ -66,7 +66,7 @@ pub struct SessionRow {
     pub policy: Option<String>,
     /// Name that the guest program gave itself.
     pub program: String,
-    /// `unix`, `unix+arena` or `tcp`.
+    /// `unix`, `unix+arena`, `tcp`, `tls`, `vsock` or `vsock+arena`.
     pub transport: String,
     /// Process id of the worker.
     pub worker: u32,

@@ -86,12 +86,21 @@ impl Caller {
         limits
     }
 
-    /// Whether its tenant's name will stand for the same guest tomorrow. That of a virtual machine without a policy
-    /// does not: a context id is given to the next machine.
-    pub fn lasts(&self) -> bool {
-        let named =
-            self.facts.token.is_some() || self.policy.as_ref().is_some_and(|policy| policy.tenant.is_some());
-        named || !matches!(self.facts.via, Via::Vsock(_))
+    /// A name that stands for the same guest tomorrow and for nobody else, under which its uploads are kept: a policy's
+    /// tenant, a token's, a container that its engine vouches for, a user. Nothing for others: the context id of a
+    /// virtual machine is given to the next one.
+    pub fn lasting_name(&self) -> Option<String> {
+        let Facts { token, container, uid, via, .. } = &self.facts;
+        let policys = self.policy.as_ref().and_then(|policy| policy.tenant.as_ref());
+        match (policys, token, container, uid) {
+            (Some(tenant), ..) => Some(format!("policy {tenant}")),
+            (_, Some(tenant), ..) => Some(format!("token {tenant}")),
+            (_, _, Some(container), _) => {
+                container.name.as_ref().map(|_| format!("container {}", container.id))
+            }
+            (_, _, _, Some(uid)) if matches!(via, Via::Unix) => Some(format!("user {uid}")),
+            _ => None,
+        }
     }
 
     /// The only adapters that it may see, if its policy says so.

@@ -282,6 +282,11 @@ impl Config {
             if self.listen.vms[..at].iter().any(|other| other.cid == vm.cid) {
                 return Err(format!("listen.vms.cid {} is there twice", vm.cid));
             }
+            if let Some(memory) = &vm.memory
+                && self.listen.vms[..at].iter().any(|other| other.memory.as_ref() == Some(memory))
+            {
+                return Err(format!("listen.vms.memory {} is there twice", memory.display()));
+            }
         }
         for token in &self.listen.tokens {
             let len = token.token.len();

@@ -46,6 +46,9 @@ pub enum Line {
     Vsock,
 }
 
+/// What a worker says of a guest that has ended its session itself.
+pub const LEFT: &str = "the guest has gone";
+
 /// From a worker to its supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Notice {
@@ -63,6 +66,8 @@ pub enum Notice {
         /// Why.
         message: String,
     },
+    /// The guest was welcomed: what it hears on its connection from now on is not the worker's first word.
+    Welcomed,
     /// The session is over, for a reason that the guest was told.
     Ended {
         /// Why.

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pontoon_api::Forwarder;
 use pontoon_callers::Container;
@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::admin::{self, Answer, Question};
-use crate::ports::Ports;
+use crate::ports::{Ports, began};
 
 /// Bytes of the state that an engine gives its hooks: annotations may be long.
 const MAX_STATE: u64 = 1 << 20;
@@ -62,8 +62,28 @@ struct Inner {
     forwarder: Forwarder,
     runtime: Handle,
     ports: Ports,
-    /// Containers in a network, by its number, whose port another container has: they get it after that one.
-    heirs: Mutex<Vec<(u64, Forward)>>,
+    /// Containers whose port another container of their network has: they get it after that one.
+    heirs: Mutex<Vec<Heir>>,
+}
+
+/// A container that waits for a port.
+struct Heir {
+    forward: Forward,
+    /// The number of its network.
+    network: u64,
+    /// When its process began: numbers of processes are given again.
+    began: u64,
+}
+
+impl Heir {
+    fn of(forward: Forward) -> Option<Self> {
+        let (network, began) = (network(forward.pid)?, began(forward.pid)?);
+        Some(Self { forward, network, began })
+    }
+
+    fn lives(&self) -> bool {
+        began(self.forward.pid) == Some(self.began) && network(self.forward.pid) == Some(self.network)
+    }
 }
 
 impl Forwards {
@@ -114,40 +134,57 @@ impl Inner {
     /// Opens a container's port, or has it wait for who has the port.
     fn open(self: &Arc<Self>, forward: Forward) {
         let name = forward.container.get(..12).unwrap_or_default().to_owned();
-        let opened = match listener_in(forward.pid) {
-            Ok(Some(listener)) => self.start(forward, listener.into()),
-            Ok(None) => {
-                self.wait(forward);
-                Ok(())
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(message) = opened {
+        let Some(heir) = Heir::of(forward) else { return };
+        if let Err(message) = self.try_open(heir) {
             log::warn!("models are not in the network of container {name} any more: {message}");
         }
     }
 
-    fn wait(&self, forward: Forward) {
-        if let Some(network) = network(forward.pid) {
-            self.ports.add(&forward);
-            self.heirs.lock().unwrap_or_else(PoisonError::into_inner).push((network, forward));
+    /// Opens the port of a container that waits for it. Where it is taken, the container waits on.
+    fn try_open(self: &Arc<Self>, heir: Heir) -> Result<(), String> {
+        let opened = listener_in(heir.forward.pid).map_err(|error| error.to_string())?;
+        // Between the look and the opening another process may have got the number.
+        if !heir.lives() {
+            return Err("it has ended".into());
         }
+        match opened {
+            Some(listener) => self.start(heir.forward, listener.into()),
+            None => {
+                self.ports.add(&heir.forward);
+                self.heirs().push(heir);
+                Ok(())
+            }
+        }
+    }
+
+    /// Has a container wait for the port of its network, or gives it to it if it has become free meanwhile.
+    fn wait(self: &Arc<Self>, forward: Forward) {
+        {
+            let mut heirs = self.heirs();
+            heirs.retain(|heir| heir.lives() && heir.forward.pid != forward.pid);
+        }
+        self.open(forward);
+    }
+
+    fn heirs(&self) -> MutexGuard<'_, Vec<Heir>> {
+        self.heirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the port of a network to the next container in it that lives.
     fn inherit(self: &Arc<Self>, left: u64) {
-        let next = {
-            let mut heirs = self.heirs.lock().unwrap_or_else(PoisonError::into_inner);
-            heirs.retain(|(_, heir)| {
-                let lives = network(heir.pid).is_some();
-                if !lives {
-                    self.ports.remove(heir.pid);
-                }
-                lives
-            });
-            heirs.iter().position(|(network, _)| *network == left).map(|at| heirs.remove(at).1)
-        };
-        next.into_iter().for_each(|forward| self.open(forward));
+        loop {
+            let next = {
+                let mut heirs = self.heirs();
+                heirs.retain(Heir::lives);
+                heirs.iter().position(|heir| heir.network == left).map(|at| heirs.remove(at))
+            };
+            let Some(heir) = next else { return };
+            let name = heir.forward.container.get(..12).unwrap_or_default().to_owned();
+            match self.try_open(heir) {
+                Ok(()) => return,
+                Err(message) => log::info!("container {name} does not get its network's port: {message}"),
+            }
+        }
     }
 
     fn start(self: &Arc<Self>, forward: Forward, listener: OwnedFd) -> Result<(), String> {
@@ -159,7 +196,7 @@ impl Inner {
         }
         let gone = end_of(process(forward.pid)?)
             .map_err(|error| format!("no thread to wait for the container: {error}"))?;
-        let network = network(forward.pid).unwrap_or_default();
+        let network = network(forward.pid).ok_or("the container has ended")?;
         let listener = TcpListener::from(listener);
         let container: Arc<str> = forward.container.as_str().into();
         let serving =
@@ -249,7 +286,7 @@ fn same_network(pid: i32) -> bool {
 fn listener_in(pid: i32) -> std::io::Result<Option<TcpListener>> {
     let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
     // A thread of its own: it does not come back from there.
-    let opened = std::thread::spawn(move || -> std::io::Result<Option<TcpListener>> {
+    let enter = move || -> std::io::Result<Option<TcpListener>> {
         move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
         let socket = rustix::net::socket_with(
             AddressFamily::INET,
@@ -269,6 +306,7 @@ fn listener_in(pid: i32) -> std::io::Result<Option<TcpListener>> {
             Err(rustix::io::Errno::ADDRINUSE) => Ok(None),
             other => other.map(|()| Some(TcpListener::from(socket))).map_err(Into::into),
         }
-    });
+    };
+    let opened = std::thread::Builder::new().name("listener".into()).spawn(enter)?;
     opened.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended")))
 }

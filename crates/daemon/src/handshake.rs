@@ -1,4 +1,4 @@
-//! The first words of a caller: the only bytes of a guest that the supervisor reads.
+//! The first words of a caller: the only bytes of a guest that the supervisor understands.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -26,6 +26,7 @@ mod session;
 mod stats;
 pub mod tokens;
 mod uploads;
+mod watchdog;
 pub mod worker;
 
 pub use config::Config;

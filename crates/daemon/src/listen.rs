@@ -2,7 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -188,34 +188,20 @@ impl Door {
     /// Accepts on the unix socket of a virtual machine's monitor until the process ends. `memory` is the file of what
     /// the machine shares, which the monitor may make later, and anew for each machine.
     pub fn monitor(self: &Arc<Self>, listener: &UnixListener, cid: u32, memory: Option<&Path>) {
-        let mut known: Option<(u64, u64, Arc<MachineMemory>)> = None;
+        let mut known: Option<Arc<MachineMemory>> = None;
         loop {
             match listener.accept() {
                 Ok((socket, _)) => {
-                    let shared = memory.and_then(|path| current(path, &mut known));
-                    self.open(Connection::Vsock(socket.into(), cid, shared), None);
+                    let opened = memory.map(|path| MachineMemory::open(path, known.as_ref())).transpose();
+                    known = opened.unwrap_or_else(|message| {
+                        log::warn!("{message}");
+                        None
+                    });
+                    self.open(Connection::Vsock(socket.into(), cid, known.clone()), None);
                 }
                 Err(error) => pause(&error),
             }
         }
-    }
-}
-
-/// The memory in a file: the one that is known while it is that file.
-fn current(path: &Path, known: &mut Option<(u64, u64, Arc<MachineMemory>)>) -> Option<Arc<MachineMemory>> {
-    let now = std::fs::metadata(path).ok()?;
-    match known {
-        Some((device, inode, memory)) if (*device, *inode) == (now.dev(), now.ino()) => Some(memory.clone()),
-        _ => match MachineMemory::open(path) {
-            Ok(memory) => {
-                *known = Some((now.dev(), now.ino(), memory.clone()));
-                Some(memory)
-            }
-            Err(message) => {
-                log::warn!("{message}");
-                None
-            }
-        },
     }
 }
 

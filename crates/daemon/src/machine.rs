@@ -1,12 +1,14 @@
 //! Memory that a virtual machine shares with this host: its sessions have their rings and arenas there.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pontoon_transport::shared::MARK;
 use pontoon_wire::hello::{SharedLayout, SharedPlace};
+
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::config::Limits;
 
@@ -14,15 +16,44 @@ use crate::config::Limits;
 const SLOTS: usize = 4;
 /// Fewest bytes of a session's memory.
 const MIN_SLOT: u64 = 4 << 20;
+/// Kinds of file systems (`statfs(2)`).
+const TMPFS: u32 = 0x0102_1994;
+const HUGETLBFS: u32 = 0x9584_58f6;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
+
+/// How long a part rests that its guest has not left by itself: the program may still look at it, and write.
+const REST: Duration = Duration::from_secs(30);
 
 /// The memory of one machine.
 #[derive(Debug)]
 pub struct MachineMemory {
     memory: OwnedFd,
     bytes: u64,
-    taken: Mutex<[bool; SLOTS]>,
+    parts: Mutex<[Part; SLOTS]>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Part {
+    #[default]
+    Fresh,
+    Taken,
+    /// Since when.
+    Free(Instant),
+    /// Until when.
+    Resting(Instant),
+}
+
+impl Part {
+    /// Where in line it is for the next session: those that nobody has used come first, then those unused for longest.
+    fn rank(self, now: Instant) -> Option<Duration> {
+        match self {
+            Self::Fresh => Some(Duration::MAX),
+            Self::Free(since) => Some(now - since),
+            Self::Resting(until) => now.checked_duration_since(until),
+            Self::Taken => None,
+        }
+    }
 }
 
 /// A session's part; another session's once this is dropped.
@@ -30,6 +61,7 @@ pub struct MachineMemory {
 pub struct Slot {
     machine: Arc<MachineMemory>,
     index: usize,
+    left: bool,
     /// Where it is, and its parts.
     pub layout: SharedLayout,
 }
@@ -44,18 +76,34 @@ impl MachineMemory {
         if bytes / (SLOTS as u64) < MIN_SLOT {
             return Err(format!("the memory has {bytes} bytes, the minimum is {}", MIN_SLOT * SLOTS as u64));
         }
-        Ok(Arc::new(Self { memory, bytes, taken: Mutex::default() }))
+        Ok(Arc::new(Self { memory, bytes, parts: Mutex::default() }))
     }
 
-    /// The memory in a file, which the machine's monitor has made.
+    /// The memory in a file, which the machine's monitor has made: a plain file in memory, not a link to one, nor one
+    /// with other names. `known` is what the file was when it was opened last.
     ///
     /// # Errors
     /// A sentence with the path.
-    pub fn open(path: &Path) -> Result<Arc<Self>, String> {
-        let named = |error: String| format!("listen.vms.memory {}: {error}", path.display());
-        let file =
-            File::options().read(true).write(true).open(path).map_err(|error| named(error.to_string()))?;
-        Self::new(file.into()).map_err(named)
+    pub fn open(path: &Path, known: Option<&Arc<Self>>) -> Result<Arc<Self>, String> {
+        let named = |why: &str| format!("listen.vms.memory {}: {why}", path.display());
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| named(&error.to_string()))?;
+        let found = rustix::fs::fstat(&file).map_err(|error| named(&error.to_string()))?;
+        let place = rustix::fs::fstatfs(&file).map_err(|error| named(&error.to_string()))?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || found.st_nlink != 1 {
+            return Err(named("it must be a plain file with one name"));
+        }
+        if ![TMPFS, HUGETLBFS].contains(&(place.f_type as u32)) {
+            return Err(named("it must be in memory, in /dev/shm or a hugetlbfs"));
+        }
+        let same = |known: &&Arc<Self>| {
+            rustix::fs::fstat(&known.memory)
+                .is_ok_and(|known| (known.st_dev, known.st_ino) == (found.st_dev, found.st_ino))
+        };
+        match known.filter(same) {
+            Some(known) => Ok(known.clone()),
+            None => Self::new(file).map_err(|why| named(&why)),
+        }
     }
 
     /// A part for a session, empty and with a mark of its own; nothing where all are taken.
@@ -64,8 +112,11 @@ impl MachineMemory {
         let left = size.checked_sub(PAGE + u64::from(rings.0) + u64::from(rings.1))?;
         let upload = limits.upload_bytes.min(left / 3 / PAGE * PAGE);
         let download = limits.download_bytes.min(left - upload);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = taken.iter().position(|taken| !taken)?;
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let ranks = parts.iter().enumerate().filter_map(|(index, part)| Some((part.rank(now)?, index)));
+        // Of equals the first.
+        let (_, index) = ranks.max_by_key(|(rank, index)| (*rank, std::cmp::Reverse(*index)))?;
         let offset = index as u64 * size;
         let mut mark = [0; 16];
         let random = rustix::rand::getrandom(&mut mark, rustix::rand::GetRandomFlags::empty());
@@ -76,7 +127,7 @@ impl MachineMemory {
             log::warn!("a virtual machine's shared memory cannot be written");
             return None;
         }
-        taken[index] = true;
+        parts[index] = Part::Taken;
         let layout = SharedLayout {
             to_host: rings.0,
             to_guest: rings.1,
@@ -84,7 +135,7 @@ impl MachineMemory {
             download: download / PAGE * PAGE,
             place: Some(SharedPlace { offset, mark }),
         };
-        Some(Slot { machine: self.clone(), index, layout })
+        Some(Slot { machine: self.clone(), index, left: false, layout })
     }
 }
 
@@ -94,14 +145,25 @@ impl AsFd for Slot {
     }
 }
 
+impl Slot {
+    /// Says that the guest has ended the session itself: it looks at the part no more.
+    pub fn is_left(&mut self) {
+        self.left = true;
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.machine.taken.lock().unwrap_or_else(PoisonError::into_inner)[self.index] = false;
+        let now = Instant::now();
+        let part = if self.left { Part::Free(now) } else { Part::Resting(now + REST) };
+        self.machine.parts.lock().unwrap_or_else(PoisonError::into_inner)[self.index] = part;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
@@ -123,9 +185,33 @@ mod tests {
         }
         let SharedLayout { to_host, to_guest, upload, download, .. } = slots[0].layout;
         assert!(u64::from(to_host) + u64::from(to_guest) + upload + download + PAGE <= 16 << 20);
-        drop(slots);
-        assert!(take().is_some());
+        let mut slots = slots.into_iter();
+        drop(slots.next());
+        assert!(take().is_none(), "whose session the host has ended may still look at it");
+        let mut second = slots.next().unwrap();
+        second.is_left();
+        drop(second);
+        let again = take().unwrap();
+        assert_eq!(again.layout.place.unwrap().offset, places[1].offset);
+        assert_ne!(again.layout.place.unwrap().mark, places[1].mark);
         let small = rustix::fs::memfd_create(c"test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         assert!(MachineMemory::new(small).unwrap_err().contains("the minimum is 16777216"));
+    }
+
+    #[test]
+    fn files_are_plain_and_in_memory() {
+        let folder = Path::new("/dev/shm").join(format!("pontoon-machine-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let (path, link) = (folder.join("memory"), folder.join("link"));
+        File::create(&path).unwrap().set_len(64 << 20).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let memory = MachineMemory::open(&path, None).unwrap();
+        assert!(Arc::ptr_eq(&memory, &MachineMemory::open(&path, Some(&memory)).unwrap()));
+        assert!(MachineMemory::open(&link, None).is_err(), "links are not followed");
+        std::fs::hard_link(&path, folder.join("other")).unwrap();
+        assert!(MachineMemory::open(&path, None).unwrap_err().contains("one name"));
+        let own = std::env::current_exe().unwrap();
+        assert!(MachineMemory::open(&own, None).is_err(), "not in memory");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

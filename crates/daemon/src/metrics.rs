@@ -38,12 +38,13 @@ struct Used {
 
 impl Used {
     fn add(&mut self, row: &SessionRow) {
+        // Workers write these numbers, and one that a guest took over writes what it likes.
         self.sessions += 1;
-        self.commands += row.commands;
-        self.uploaded += row.uploaded_bytes;
-        self.named += row.named_bytes;
+        self.commands = self.commands.saturating_add(row.commands);
+        self.uploaded = self.uploaded.saturating_add(row.uploaded_bytes);
+        self.named = self.named.saturating_add(row.named_bytes);
         self.gpu_seconds += row.gpu_seconds;
-        self.errors += row.errors;
+        self.errors = self.errors.saturating_add(row.errors);
     }
 }
 

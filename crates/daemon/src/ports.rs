@@ -26,7 +26,7 @@ pub struct Ports {
 }
 
 /// When a process began, in ticks since the system did (`proc_pid_stat(5)`, field 22).
-fn began(pid: i32) -> Option<u64> {
+pub fn began(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may hold anything.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
@@ -35,7 +35,8 @@ fn began(pid: i32) -> Option<u64> {
 impl Ports {
     /// The file in the folder of the admin socket, and what in it still holds.
     pub fn beside(admin_socket: &Path) -> (Self, Vec<Forward>) {
-        let path = admin_socket.with_file_name("ports.json");
+        let name = admin_socket.file_stem().unwrap_or_default().to_string_lossy();
+        let path = admin_socket.with_file_name(format!("{name}-ports.json"));
         let text = std::fs::read(&path).unwrap_or_default();
         let mut ports: Vec<Port> = serde_json::from_slice(&text).unwrap_or_default();
         ports.retain(|port| began(port.forward.pid) == Some(port.began));
@@ -46,7 +47,10 @@ impl Ports {
     /// Remembers a port.
     pub fn add(&self, forward: &Forward) {
         let Some(began) = began(forward.pid) else { return };
-        self.change(|ports| ports.push(Port { forward: forward.clone(), began }));
+        self.change(|ports| {
+            ports.retain(|port| port.forward.pid != forward.pid);
+            ports.push(Port { forward: forward.clone(), began });
+        });
     }
 
     /// Forgets the ports of a process.
@@ -96,7 +100,7 @@ mod tests {
         assert_eq!(Ports::beside(&socket).1, std::slice::from_ref(&own), "what has ended is left out");
         ports.remove(own.pid);
         assert!(Ports::beside(&socket).1.is_empty());
-        std::fs::write(folder.join("ports.json"), b"nonsense").unwrap();
+        std::fs::write(folder.join("pontoon-ports.json"), b"nonsense").unwrap();
         assert!(Ports::beside(&socket).1.is_empty());
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -69,7 +69,10 @@ impl Registry {
 
     /// What they and those that are over have used, for `/metrics`.
     pub fn metrics(&self) -> String {
-        self.totals.text(&self.rows())
+        // Under one lock with the end of a session: nothing is counted twice, or not at all.
+        let state = self.lock();
+        let rows: Vec<_> = state.1.iter().map(|(number, entry)| row(*number, entry)).collect();
+        self.totals.text(&rows)
     }
 
     /// Counts a session in, or says which limit is in the way.
@@ -105,7 +108,7 @@ impl Registry {
     /// Serves a greeted caller to the end.
     pub fn serve(&self, connection: &Connection, hello: &Hello, caller: &Caller) {
         let limits = caller.limits(&self.limits);
-        let sharing = match (hello.shared_memory, connection) {
+        let mut sharing = match (hello.shared_memory, connection) {
             (true, Connection::Unix(_)) => Sharing::Descriptors,
             (true, Connection::Vsock(_, _, Some(machine))) => {
                 machine.take(&limits, (TO_HOST, TO_GUEST)).map_or(Sharing::Nothing, Sharing::Machine)
@@ -134,7 +137,10 @@ impl Registry {
         match self.hand_over(number, connection, caller, &sharing, lent.as_ref()) {
             Ok(worker) => {
                 let woken = matches!(sharing, Sharing::Machine(_));
-                self.see_out(number, worker, connection, woken, lent.as_ref());
+                let left = self.see_out(number, worker, connection, woken, lent.as_ref());
+                if let (Sharing::Machine(slot), true) = (&mut sharing, left) {
+                    slot.is_left();
+                }
             }
             Err(message) => {
                 connection.refuse(RefusalKind::Unavailable, &message);
@@ -142,33 +148,35 @@ impl Registry {
                 lent.iter().for_each(|lent| self.uploads.session_ends(lent));
             }
         }
-        self.lock().1.remove(&number);
+        self.close(number);
         lent.into_iter().for_each(|lent| self.uploads.take_back(lent));
     }
 
     /// What the host keeps of the caller's uploads; the session works without it too.
     fn lend(&self, number: u64, connection: &Connection, caller: &Caller) -> Option<Lent> {
+        if !self.uploads.is_on() {
+            return None;
+        }
+        let key = caller.lasting_name();
         let deadline = Instant::now() + GRACE;
-        while self.is_left(&caller.tenant) && Instant::now() < deadline {
+        while key.is_some() && self.is_left(&key) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if let Some(entry) = self.lock().1.get_mut(&number) {
+        if let (Some(entry), true) = (self.lock().1.get_mut(&number), key.is_some()) {
             entry.keeps = connection.as_fd().try_clone_to_owned().ok();
         }
-        let lent = self.uploads.lend(&caller.tenant, caller.lasts());
-        lent.unwrap_or_else(|error| {
-            log::warn!("session {number}: uploads are not kept: {error}");
-            None
-        })
+        let lent = self.uploads.lend(key);
+        lent.map_err(|error| log::warn!("session {number}: uploads are not kept: {error}")).ok()
     }
 
-    /// Whether a session of the tenant is about to end, since its guest has gone: a program that is run again at once
+    /// Whether a session of the same guest is about to end, since it has gone: a program that is run again at once
     /// should find what its last run has sent.
-    fn is_left(&self, tenant: &str) -> bool {
-        self.lock().1.values().filter(|entry| entry.caller.tenant == tenant).any(|entry| {
+    fn is_left(&self, key: &Option<String>) -> bool {
+        self.lock().1.values().any(|entry| {
             let Some(connection) = &entry.keeps else { return false };
             let mut set = [PollFd::new(connection, PollFlags::RDHUP)];
-            matches!(rustix::event::poll(&mut set, Some(&Timespec::default())), Ok(1..))
+            entry.caller.lasting_name() == *key
+                && matches!(rustix::event::poll(&mut set, Some(&Timespec::default())), Ok(1..))
         })
     }
 
@@ -225,7 +233,7 @@ impl Registry {
         Err("workers end as soon as they are ready; the daemon's log says why".into())
     }
 
-    /// Waits for the worker's end and makes sure that the guest hears why.
+    /// Waits for the worker's end and makes sure that the guest hears why. Whether the guest has ended it itself.
     fn see_out(
         &self,
         number: u64,
@@ -233,17 +241,16 @@ impl Registry {
         connection: &Connection,
         woken: bool,
         lent: Option<&Lent>,
-    ) {
-        let ended = await_end(&worker, connection);
+    ) -> bool {
+        let (ended, welcomed) = await_end(&worker, connection);
         lent.iter().for_each(|lent| self.uploads.session_ends(lent));
         let status = end_process(&mut worker.child);
         let (message, told) = ended.unwrap_or_else(|| (describe(status), false));
         if !told {
-            connection.end(&message, woken);
+            connection.end(&message, woken && welcomed);
         }
         let used = self.lock().1.get(&number).map(|entry| row(number, entry));
         if let Some(row) = used {
-            self.totals.ended(&row);
             log::info!(
                 "session {number} over after {:.1} s: {message} ({} commands, {} bytes of data sent and {} named, {} round trips, {:.2} s of GPU, {} errors)",
                 row.seconds,
@@ -254,6 +261,15 @@ impl Registry {
                 row.gpu_seconds,
                 row.errors
             );
+        }
+        message == control::LEFT
+    }
+
+    /// Takes a session that is over out of the list; what it has used is counted on.
+    fn close(&self, number: u64) {
+        let mut state = self.lock();
+        if let Some(entry) = state.1.remove(&number).filter(|entry| entry.served.is_some()) {
+            self.totals.ended(&row(number, &entry));
         }
     }
 }
@@ -363,13 +379,13 @@ fn row(session: u64, entry: &Entry) -> SessionRow {
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Waits until the worker says that it is over, or ends, or is left by its guest and does not notice: a
-/// worker can be stuck in a driver, or on something that its guest did to it.
-fn await_end(worker: &Worker, connection: &Connection) -> Option<(String, bool)> {
-    let mut deadline: Option<Instant> = None;
+/// worker can be stuck in a driver, or on something that its guest did to it. Also whether it welcomed its guest.
+fn await_end(worker: &Worker, connection: &Connection) -> (Option<(String, bool)>, bool) {
+    let (mut deadline, mut welcomed): (Option<Instant>, bool) = (None, false);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
-            return None;
+            return (None, welcomed);
         }
         let guest = if deadline.is_some() { PollFlags::empty() } else { PollFlags::RDHUP };
         let mut set = [PollFd::new(&worker.control, PollFlags::IN), PollFd::new(connection, guest)];
@@ -377,14 +393,16 @@ fn await_end(worker: &Worker, connection: &Connection) -> Option<(String, bool)>
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match rustix::event::poll(&mut set[..if deadline.is_some() { 1 } else { 2 }], timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => continue,
-            Err(_) => return None,
+            Err(_) => return (None, welcomed),
             Ok(_) => {}
         }
         if !set[0].revents().is_empty() {
-            return match control::receive::<Notice>(&worker.control) {
-                Ok(Some((Notice::Ended { message, told }, _))) => Some((message, told)),
-                _ => None,
-            };
+            match control::receive::<Notice>(&worker.control) {
+                Ok(Some((Notice::Welcomed, _))) => welcomed = true,
+                Ok(Some((Notice::Ended { message, told }, _))) => return (Some((message, told)), welcomed),
+                _ => return (None, welcomed),
+            }
+            continue;
         }
         if !set[1].revents().is_empty() {
             deadline = Some(Instant::now() + GRACE);

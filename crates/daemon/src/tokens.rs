@@ -93,18 +93,21 @@ impl Tokens {
         Ok(read.1.clone())
     }
 
-    /// Makes a token; the secret is not kept and cannot be shown again.
+    /// Makes a token; the secret is not kept and cannot be shown again. Without a tenant it stands for one of its own,
+    /// `token:` and its id.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Config`] for a tenant's name that is none.
     pub fn create(
         &self,
-        tenant: &str,
+        tenant: Option<&str>,
         lasts: Option<Duration>,
         now: SystemTime,
     ) -> Result<(Issued, String), Error> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
-        if !(1..=64).contains(&tenant.len()) || !tenant.chars().all(plain) {
+        if let Some(tenant) = tenant
+            && (!(1..=64).contains(&tenant.len()) || !tenant.chars().all(plain))
+        {
             let message = format!("'{tenant}' needs 1 to 64 letters, digits, '-', '_', '.', ':' or '@'");
             return Err(Error::Config { path: "tenant".into(), message });
         }
@@ -121,8 +124,8 @@ impl Tokens {
         let id = hexadecimal(&random[..4]);
         let secret = format!("{id}.{}", hexadecimal(&random[4..]));
         let issued = Issued {
+            tenant: tenant.map_or_else(|| format!("token:{id}"), str::to_owned),
             id,
-            tenant: tenant.to_owned(),
             created: seconds(now),
             expires: lasts.map(|lasts| seconds(now).saturating_add(lasts.as_secs())),
             sha256: hexadecimal(&Sha256::digest(&secret)),
@@ -217,24 +220,24 @@ mod tests {
         let (here, daemon) = (Tokens::in_folder(&folder), Tokens::in_folder(&folder));
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         assert_eq!(daemon.tenant_of("x", now), Ok(None), "no file is no token");
-        let (first, secret) = here.create("farm", None, now).unwrap();
+        let (first, secret) = here.create(Some("farm"), None, now).unwrap();
         assert_eq!(daemon.tenant_of(&secret, now), Ok(Some("farm".into())));
         assert_eq!(daemon.tenant_of(&secret[..secret.len() - 1], now), Ok(None));
         assert!(!std::fs::read_to_string(folder.join("tokens.json")).unwrap().contains(&secret));
-        let (_, brief) = here.create("guest", Some(Duration::from_secs(60)), now).unwrap();
+        let (_, brief) = here.create(Some("guest"), Some(Duration::from_secs(60)), now).unwrap();
         let later = now + Duration::from_secs(60);
         assert_eq!(daemon.tenant_of(&brief, now), Ok(Some("guest".into())));
         assert!(daemon.tenant_of(&brief, later).unwrap_err().contains("has expired"));
-        here.create("later", None, later).unwrap();
+        here.create(Some("later"), None, later).unwrap();
         assert!(daemon.tenant_of(&brief, later).unwrap_err().contains("has expired"), "it is remembered");
-        here.create("much-later", None, later + 2 * REMEMBERED).unwrap();
+        here.create(Some("much-later"), None, later + 2 * REMEMBERED).unwrap();
         assert_eq!(daemon.tenant_of(&brief, later), Ok(None), "and then forgotten");
         here.remove(&first.id).unwrap();
         assert_eq!(daemon.tenant_of(&secret, now), Ok(None), "what is taken back is void at once");
         assert!(here.remove(&first.id).unwrap_err().to_string().contains("no token"));
         let forever = Some(Duration::from_secs(u64::MAX));
-        assert!(here.create("a", forever, now).unwrap_err().to_string().contains("ten years"));
-        assert!(here.create("a b", None, now).unwrap_err().to_string().contains("'a b'"));
+        assert!(here.create(Some("a"), forever, now).unwrap_err().to_string().contains("ten years"));
+        assert!(here.create(Some("a b"), None, now).unwrap_err().to_string().contains("'a b'"));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pontoon_executor::{Arena, Backend, End, Host, NoArena, Session, SharedBytes};
@@ -22,6 +21,7 @@ use crate::admin::AdapterRow;
 use crate::control::{self, Line, Notice, Order};
 use crate::session::sizes;
 use crate::stats::Page;
+use crate::watchdog::Watchdog;
 
 /// Bytes of events that are sent before the next command is executed.
 const OUTBOX: usize = 64 * 1024;
@@ -192,22 +192,23 @@ fn serve(
     });
     let watchdog =
         Watchdog::start(limits.command_seconds, control).map_err(|error| untold(error.to_string()))?;
-    let mut welcome = Vec::new();
     let mut rest: Vec<OwnedFd> = descriptors.collect();
     let kept = kept.map(|bytes| open_kept(bytes, &mut rest)).transpose();
     let (keeper, kept) = kept.map_err(|error| untold(error.to_string()))?.unzip();
-    let offer = Welcome { session, adapters: host.offers(), bytes_in_flight: limits.bytes_in_flight, kept };
-    frame::put_encoded(&mut welcome, code::WELCOME, &offer);
-    send_all(&*socket, &welcome).map_err(|error| untold(error.to_string()))?;
     let link = match shared {
         Some(layout) => open_shared(&socket, layout, rest),
         None => Ok((
             Sender::stream(socket.clone()),
-            Receiver::stream(socket),
+            Receiver::stream(socket.clone()),
             Box::new(NoArena) as Box<dyn Arena>,
         )),
     };
     let (sender, receiver, arena) = link.map_err(|error| untold(error.to_string()))?;
+    let mut welcome = Vec::new();
+    let offer = Welcome { session, adapters: host.offers(), bytes_in_flight: limits.bytes_in_flight, kept };
+    frame::put_encoded(&mut welcome, code::WELCOME, &offer);
+    send_all(&*socket, &welcome).map_err(|error| untold(error.to_string()))?;
+    control::send(control, &Notice::Welcomed, &[]).map_err(|error| untold(error.to_string()))?;
     let mut session = Session::new(Rc::new(host), limits.executor(), arena);
     keeper.into_iter().for_each(|keeper| session.keep_uploads(keeper));
     Service {
@@ -219,6 +220,7 @@ fn serve(
         watchdog,
         bytes: 0,
         slice: *SLICES.start(),
+        looked: Instant::now(),
     }
     .run(control)
 }
@@ -310,6 +312,8 @@ struct Service {
     watchdog: Watchdog,
     bytes: u64,
     slice: Duration,
+    /// When submissions were last looked after.
+    looked: Instant,
 }
 
 impl Service {
@@ -325,7 +329,7 @@ impl Service {
         };
         self.page.write(&self.session.usage(), self.bytes);
         let (message, told) = match over {
-            None | Some(Stop::Gone) => ("the guest has gone".to_owned(), true),
+            None | Some(Stop::Gone) => (control::LEFT.to_owned(), true),
             Some(Stop::End(message)) => {
                 let told = self.tell(&message);
                 (message, told)
@@ -363,7 +367,18 @@ impl Service {
             self.page.write(&self.session.usage(), self.bytes);
             self.send()?;
         }
-        if received == 0 { self.rest() } else { Ok(true) }
+        if received == 0 { self.rest() } else { self.tidy().map(|()| true) }
+    }
+
+    /// Looks after submissions every now and then, whatever the guest keeps the session busy with.
+    fn tidy(&mut self) -> Result<(), Stop> {
+        if self.looked.elapsed() < TIDY || !self.session.is_busy() {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        self.session.progress(Duration::ZERO)?;
+        self.page.write(&self.session.usage(), self.bytes);
+        self.send()
     }
 
     /// Nothing is here: waits for the GPU if the guest does, else for the guest.
@@ -376,11 +391,7 @@ impl Service {
         }
         let busy = self.session.is_busy();
         let woken = self.receiver.wait(busy.then_some(TIDY))?;
-        if busy && woken == Wake::TimedOut {
-            self.session.progress(Duration::ZERO)?;
-            self.page.write(&self.session.usage(), self.bytes);
-            self.send()?;
-        }
+        self.tidy()?;
         Ok(woken != Wake::Hangup)
     }
 
@@ -457,43 +468,5 @@ impl From<LinkError> for Stop {
             LinkError::Closed => Self::Gone,
             error => Self::End(format!("the guest broke the connection: {error}")),
         }
-    }
-}
-
-/// Ends the process when one command takes too long: the thread that executes it may be stuck in the
-/// driver and cannot end itself.
-struct Watchdog {
-    started: Instant,
-    /// Milliseconds since `started`, plus one, at which the command under way began; 0 where none is.
-    since: Arc<AtomicU64>,
-}
-
-impl Watchdog {
-    fn start(limit: u64, control: &OwnedFd) -> std::io::Result<Self> {
-        let (started, since) = (Instant::now(), Arc::new(AtomicU64::new(0)));
-        let (control, watched) = (control.try_clone()?, since.clone());
-        std::thread::Builder::new().name("watchdog".into()).spawn(move || {
-            loop {
-                std::thread::sleep(Duration::from_millis(100));
-                let began = watched.load(Ordering::Relaxed);
-                let now = started.elapsed().as_millis() as u64 + 1;
-                if began != 0 && now.saturating_sub(began) > limit.saturating_mul(1000) {
-                    let message = format!(
-                        "a command took more than {limit} s on the host (limits.command_seconds) and was ended: use smaller shaders or raise the limit"
-                    );
-                    let _ = control::send(&control, &Notice::Ended { message, told: false }, &[]);
-                    std::process::abort();
-                }
-            }
-        })?;
-        Ok(Self { started, since })
-    }
-
-    fn command_begins(&self) {
-        self.since.store(self.started.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
-    }
-
-    fn command_ends(&self) {
-        self.since.store(0, Ordering::Relaxed);
     }
 }

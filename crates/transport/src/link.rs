@@ -178,13 +178,19 @@ impl Sender {
         let sent = self.flush()?;
         let (events, limit) = match &self.out {
             #[cfg(target_os = "linux")]
-            Out::Ring { .. } => (PollFlags::empty(), limit.min(Duration::from_micros(50))),
+            // A peer whose end is closed is gone: TCP and vsock do not call that a hang-up.
+            Out::Ring { .. } => (PollFlags::RDHUP, limit.min(Duration::from_micros(50))),
             Out::Stream { .. } if sent => return Ok(()),
             Out::Stream { .. } => (stream, limit),
         };
         let mut set = [PollFd::new(&*self.socket, events)];
         poll(&mut set, Some(limit))?;
-        match set[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+        let over = match &self.out {
+            #[cfg(target_os = "linux")]
+            Out::Ring { .. } => PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP,
+            Out::Stream { .. } => PollFlags::HUP | PollFlags::ERR,
+        };
+        match set[0].revents().intersects(over) {
             true => Err(self.socket.closed()),
             false => Ok(()),
         }
@@ -220,10 +226,35 @@ enum In {
         consumer: Consumer,
         /// Nothing where the connection wakes.
         bell: Option<Bell>,
-        /// The beginning of what the peer said beside the ring.
-        words: Vec<u8>,
+        aside: Aside,
     },
     Stream,
+}
+
+/// What the peer has said on a connection that also wakes.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Default)]
+struct Aside {
+    /// Whether it has said anything but wakes: then it is over.
+    talks: bool,
+    /// Its last words.
+    words: Vec<u8>,
+}
+
+#[cfg(target_os = "linux")]
+impl Aside {
+    /// Takes bytes in: [`WAKE`] is no word, what follows [`LAST_WORDS`] is kept.
+    fn hear(&mut self, bytes: &[u8]) {
+        if self.talks {
+            return self.words.extend_from_slice(bytes);
+        }
+        if let Some(at) = bytes.iter().position(|byte| *byte != WAKE) {
+            self.talks = true;
+            if bytes[at] == LAST_WORDS {
+                self.words.extend_from_slice(&bytes[at + 1..]);
+            }
+        }
+    }
 }
 
 /// Why [`Receiver::wait`] came back.
@@ -255,7 +286,15 @@ impl Receiver {
     /// Receives from a ring; `bell` is what the peer rings, the connection itself where there is none.
     #[cfg(target_os = "linux")]
     pub fn ring(socket: Arc<Socket>, consumer: Consumer, bell: Option<Bell>) -> Self {
-        Self { socket, from: In::Ring { consumer, bell, words: Vec::new() }, spin: SPIN_MAX }
+        Self { socket, from: In::Ring { consumer, bell, aside: Aside::default() }, spin: SPIN_MAX }
+    }
+
+    /// Bytes of a connection that also wakes, which were received before this was made.
+    #[cfg(target_os = "linux")]
+    pub fn overheard(&mut self, bytes: &[u8]) {
+        if let In::Ring { aside, .. } = &mut self.from {
+            aside.hear(bytes);
+        }
     }
 
     /// Appends what is here to `out`; how many bytes that were. Never blocks.
@@ -283,7 +322,7 @@ impl Receiver {
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, Error> {
         match &mut self.from {
             #[cfg(target_os = "linux")]
-            In::Ring { consumer, bell, words } => {
+            In::Ring { consumer, bell, aside } => {
                 if spin(consumer, &mut self.spin, timeout)? {
                     return Ok(Wake::Ready);
                 }
@@ -291,7 +330,7 @@ impl Receiver {
                 let woken = match consumer.available()? {
                     0 => match bell {
                         Some(bell) => sleep_on_bell(&self.socket, bell, timeout),
-                        None => sleep_on_connection(&self.socket, timeout, words),
+                        None => sleep_on_connection(&self.socket, timeout, aside),
                     },
                     _ => Ok(Wake::Ready),
                 };
@@ -316,7 +355,7 @@ impl Receiver {
     pub fn last_words(&mut self) -> Vec<u8> {
         let mut words = match &mut self.from {
             #[cfg(target_os = "linux")]
-            In::Ring { words, .. } => std::mem::take(words),
+            In::Ring { aside, .. } => std::mem::take(&mut aside.words),
             In::Stream => Vec::new(),
         };
         while let Ok(1..) = receive_from(&self.socket, &mut words) {}
@@ -366,13 +405,12 @@ fn sleep_on_bell(socket: &Socket, bell: &Bell, timeout: Option<Duration>) -> Res
     }
 }
 
-/// Sleeps until the peer sends a byte. [`WAKE`] is no word; what follows [`LAST_WORDS`] is kept.
+/// Sleeps until the peer sends a byte.
 #[cfg(target_os = "linux")]
-fn sleep_on_connection(
-    socket: &Socket,
-    timeout: Option<Duration>,
-    words: &mut Vec<u8>,
-) -> Result<Wake, Error> {
+fn sleep_on_connection(socket: &Socket, timeout: Option<Duration>, aside: &mut Aside) -> Result<Wake, Error> {
+    if aside.talks {
+        return Ok(Wake::Hangup);
+    }
     let mut set = [PollFd::new(socket, PollFlags::IN)];
     poll(&mut set, timeout)?;
     if set[0].revents().is_empty() {
@@ -380,18 +418,11 @@ fn sleep_on_connection(
     }
     let mut bytes = [0; 64];
     match rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
-        Err(Errno::AGAIN | Errno::INTR) => Ok(Wake::TimedOut),
-        Err(_) | Ok((0, _)) => Ok(Wake::Hangup),
-        Ok((len, _)) => match bytes[..len].iter().position(|byte| *byte != WAKE) {
-            None => Ok(Wake::Ready),
-            Some(at) => {
-                if bytes[at] == LAST_WORDS {
-                    words.extend_from_slice(&bytes[at + 1..len]);
-                }
-                Ok(Wake::Hangup)
-            }
-        },
+        Err(Errno::AGAIN | Errno::INTR) => return Ok(Wake::TimedOut),
+        Err(_) | Ok((0, _)) => return Ok(Wake::Hangup),
+        Ok((len, _)) => aside.hear(&bytes[..len]),
     }
+    Ok(if aside.talks { Wake::Hangup } else { Wake::Ready })
 }
 
 fn poll(set: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Error> {

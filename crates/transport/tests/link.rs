@@ -319,6 +319,32 @@ mod rings {
         assert_eq!(guest.1.last_words(), b"the reason");
     }
 
+    /// TCP does not call a closed peer a hang-up while this side's half is open.
+    #[test]
+    fn a_peer_that_is_gone_does_not_leave_a_full_ring_waiting() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        let near = Arc::new(Socket::Tcp(near));
+        let (host, _fd) = Shared::create(SIZES).unwrap();
+        let (producer, consumer) = host.rings(Side::Guest).unwrap();
+        let mut sender = Sender::ring(near.clone(), producer, Bell::Connection(near.clone()));
+        let mut receiver = Receiver::ring(near, consumer, None);
+        assert_eq!(sender.push(&[0; 5000]).unwrap(), 4096);
+        assert!(sender.wait_for_room(Duration::from_millis(1)).is_ok(), "the peer is there");
+        // Its last words come in two parts, and the ring is empty meanwhile.
+        pontoon_transport::send_all(&far, &[&[LAST_WORDS][..], b"the "].concat()).unwrap();
+        while receiver.wait(Some(Duration::from_secs(5))).unwrap() != Wake::Hangup {}
+        pontoon_transport::send_all(&far, b"\x01\x01reason").unwrap();
+        drop(far);
+        let begun = std::time::Instant::now();
+        while sender.wait_for_room(Duration::from_millis(1)).is_ok() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "nobody noticed");
+        }
+        assert_eq!(receiver.wait(Some(Duration::ZERO)).unwrap(), Wake::Hangup);
+        assert_eq!(receiver.last_words(), b"the \x01\x01reason");
+    }
+
     #[test]
     fn last_words_beside_the_ring_are_heard() {
         let (a, b) = unix();

@@ -94,7 +94,14 @@ mod tests {
         let old = vec![3; MIN_CHUNK];
         let mut first = Additions::create(1 << 20).unwrap();
         let at = first.add(&old).unwrap();
-        let shelf = Shelf::build(&[(digest(&old), old.len() as u32, first.as_fd(), at)]).unwrap();
+        let source = crate::Source {
+            digest: digest(&old),
+            len: old.len() as u32,
+            memory: first.as_fd(),
+            at,
+            doubtful: true,
+        };
+        let shelf = Shelf::build(&[source]).unwrap();
         let additions = Additions::create(4 * MIN_CHUNK as u64).unwrap();
         let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         let (mut keeper, kept) =

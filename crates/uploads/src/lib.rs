@@ -29,7 +29,7 @@ pub use additions::{Added, Additions};
 #[cfg(target_os = "linux")]
 pub use kept::Kept;
 #[cfg(target_os = "linux")]
-pub use shelf::{Chunk, Shelf};
+pub use shelf::{Chunk, Shelf, Source};
 
 /// Fewest bytes of a payload that is a chunk: less is sent sooner than named.
 pub const MIN_CHUNK: usize = 256;

@@ -9,8 +9,10 @@ use pontoon_wire::hello::Digest;
 use pontoon_wire::limits::{MAX_INLINE_PAYLOAD, MAX_KEPT_CHUNKS};
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use crate::Error;
+use crate::{Error, digest};
 
+/// Bytes of a page, in which memory is taken.
+const PAGE: u64 = 4096;
 /// Bytes of a chunk's entry in the table.
 const ENTRY: usize = 36;
 
@@ -25,42 +27,59 @@ pub struct Chunk {
     pub at: u64,
 }
 
+/// Where a chunk of a new shelf is copied from.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Its name.
+    pub digest: Digest,
+    /// Bytes.
+    pub len: u32,
+    /// The memory with its bytes.
+    pub memory: BorrowedFd<'a>,
+    /// Where they begin.
+    pub at: u64,
+    /// Whether somebody may have written there since its name was computed: then it is computed again.
+    pub doubtful: bool,
+}
+
 /// Chunks that cannot change any more.
 #[derive(Debug)]
 pub struct Shelf {
     memory: OwnedFd,
     chunks: Vec<Chunk>,
+    bytes: u64,
 }
 
 impl Shelf {
-    /// Makes a shelf of chunks, each given as its digest, its length, and the memory and place to copy it from.
+    /// Makes a shelf of chunks.
     ///
     /// # Errors
-    /// What the system said.
-    pub fn build(sources: &[(Digest, u32, BorrowedFd<'_>, u64)]) -> Result<Self, Error> {
-        let sources = &sources[..sources.len().min(MAX_KEPT_CHUNKS)];
+    /// What the system said; [`Error::Damaged`] for a chunk that is not what it is called.
+    pub fn build(sources: &[Source<'_>]) -> Result<Self, Error> {
         let memory = memory(c"pontoon-uploads")?;
-        let mut table = (sources.len() as u32).to_le_bytes().to_vec();
-        for (digest, len, ..) in sources {
-            table.extend_from_slice(digest);
-            table.extend_from_slice(&len.to_le_bytes());
+        let sources = &sources[..sources.len().min(MAX_KEPT_CHUNKS)];
+        let mut chunks = Vec::with_capacity(sources.len());
+        let mut at = 4 + (sources.len() * ENTRY) as u64;
+        let mut bytes = vec![0; MAX_INLINE_PAYLOAD];
+        for source in sources {
+            let bytes = bytes.get_mut(..source.len as usize).ok_or(Error::Damaged("a chunk is too long"))?;
+            read_at(source.memory, bytes, source.at)?;
+            if source.doubtful && digest(bytes) != source.digest {
+                return Err(Error::Damaged("it was written while it was read"));
+            }
+            write_at(&memory, bytes, at)?;
+            chunks.push(Chunk { digest: source.digest, len: source.len, at });
+            at += u64::from(source.len);
+        }
+        let mut table = (chunks.len() as u32).to_le_bytes().to_vec();
+        for chunk in &chunks {
+            table.extend_from_slice(&chunk.digest);
+            table.extend_from_slice(&chunk.len.to_le_bytes());
         }
         write_at(&memory, &table, 0)?;
-        let mut chunks = Vec::with_capacity(sources.len());
-        let mut at = table.len() as u64;
-        let mut bytes = vec![0; MAX_INLINE_PAYLOAD];
-        for (digest, len, source, place) in sources {
-            let bytes = bytes.get_mut(..*len as usize).ok_or(Error::Damaged("a chunk is too long"))?;
-            read_at(source, bytes, *place)?;
-            write_at(&memory, bytes, at)?;
-            chunks.push(Chunk { digest: *digest, len: *len, at });
-            at += u64::from(*len);
-        }
-        rustix::fs::fcntl_add_seals(
-            &memory,
-            SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-        )?;
-        Ok(Self { memory, chunks })
+        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&memory, seals)?;
+        Ok(Self { memory, chunks, bytes: at.next_multiple_of(PAGE) })
     }
 
     /// The shelf in memory that [`Shelf::build`] made.
@@ -86,7 +105,8 @@ impl Shelf {
             at += u64::from(len);
             chunk
         });
-        Ok(Self { chunks: chunks.collect(), memory })
+        let chunks = chunks.collect();
+        Ok(Self { chunks, memory, bytes: at.next_multiple_of(PAGE) })
     }
 
     /// The chunks, in order.
@@ -94,9 +114,9 @@ impl Shelf {
         &self.chunks
     }
 
-    /// Bytes of all chunks.
+    /// Bytes of memory that it takes.
     pub fn bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| u64::from(chunk.len)).sum()
+        self.bytes
     }
 
     /// Copies a chunk's bytes.
@@ -144,7 +164,6 @@ pub(crate) fn write_at(memory: impl AsFd, mut bytes: &[u8], mut at: u64) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest;
 
     fn made(contents: &[&[u8]]) -> Shelf {
         let source = memory(c"test").unwrap();
@@ -152,7 +171,8 @@ mod tests {
         let mut sources = Vec::new();
         for bytes in contents {
             write_at(&source, bytes, at).unwrap();
-            sources.push((digest(bytes), bytes.len() as u32, source.as_fd(), at));
+            let len = bytes.len() as u32;
+            sources.push(Source { digest: digest(bytes), len, memory: source.as_fd(), at, doubtful: true });
             at += bytes.len() as u64;
         }
         Shelf::build(&sources).unwrap()
@@ -163,12 +183,16 @@ mod tests {
         let shelf = made(&[b"one", b"", b"three"]);
         let again = Shelf::open(shelf.as_fd().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(again.chunks(), shelf.chunks());
-        assert_eq!(again.bytes(), 8);
+        assert_eq!((again.bytes(), shelf.bytes()), (PAGE, PAGE));
         let mut out = [0; 5];
         again.read(&again.chunks()[2], &mut out).unwrap();
         assert_eq!(&out, b"three");
         assert!(write_at(&again, b"x", 0).is_err(), "sealed");
         assert!(write_at(&again, b"x", 1 << 20).is_err(), "sealed");
+        let chunk = again.chunks()[0];
+        let (memory, at, len) = (again.as_fd(), chunk.at, chunk.len);
+        let other = Source { digest: digest(b"two"), len, memory, at, doubtful: true };
+        assert!(Shelf::build(&[other]).unwrap_err().to_string().contains("written while"));
     }
 
     #[test]
