@@ -426,3 +426,19 @@ fn a_daemon_that_starts_again_finds_its_containers() {
     assert!(stopped.status.success(), "{stopped:?}");
     container.wait().unwrap();
 }
+
+/// A token is for those whom nothing else makes known: a container that has got hold of another's is itself all the same.
+#[test]
+fn a_container_that_presents_anothers_token_is_itself() {
+    let token = "the token of somebody else";
+    let toml = format!(
+        "[[listen.tokens]]\ntenant = 'acme'\ntoken = '{token}'\n\
+         [[policies]]\nname = 'acme'\nmatch = {{ token = 'acme' }}\ntenant = 'acme'\n"
+    );
+    let Some(bench) = Bench::new(&toml) else { return };
+    let presented = format!("PONTOON_TOKEN={token}");
+    let options = ["--network", "none", "--device", ALL, "--env", &presented];
+    ok(&bench.run(&options, &["/bin/digits", "--json"]));
+    let log = bench.daemon.log();
+    assert!(log.contains("tenant container:") && !log.contains("acme"), "{log}");
+}

@@ -237,3 +237,34 @@ fn mapped_bytes_over_tcp_are_this_sessions() {
     }
     assert_eq!(bytes.unwrap(), [0; 64]);
 }
+
+/// A policy's weight is its sessions' share of the processors.
+#[test]
+fn weights_are_shares_of_the_processors() {
+    let policies = "
+[[listen.tokens]]
+tenant = 'night'
+token = 'a token of the night shift'
+[[policies]]
+name = 'day'
+match = { token = 'default' }
+weight = 100
+[[policies]]
+name = 'night'
+match = { token = 'night' }
+weight = 10
+";
+    let daemon = Setup::noop().tcp().toml(policies).start();
+    let endpoint: Endpoint = format!("tcp:{}", daemon.tcp().unwrap()).parse().unwrap();
+    let nice = |token: &str, program: &str| {
+        let options =
+            Options { token: token.into(), program: program.into(), ..Options::new(endpoint.clone()) };
+        let instance = pontoon_client::connect(options).unwrap();
+        let worker = daemon.worker_of(program).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
+        drop(instance);
+        stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+    };
+    assert_eq!(nice(TOKEN, "by-day"), 0);
+    assert_eq!(nice("a token of the night shift", "by-night"), 10);
+}

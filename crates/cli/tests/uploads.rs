@@ -69,6 +69,45 @@ fn what_was_sent_before_is_named_and_arrives_whole() {
 }
 
 #[test]
+fn what_is_compressed_arrives_whole_and_is_smaller() {
+    let Some(setup) = Setup::gpu() else { return };
+    let daemon = setup.tcp().start();
+    let even: Vec<u8> = (0..2u32 << 20).map(|at| (at / 999) as u8).collect();
+    let data = [even.clone(), noise(1 << 20, 3), even].concat();
+    let endpoint: pontoon_client::Endpoint = format!("tcp:{}", daemon.tcp().unwrap()).parse().unwrap();
+    let options =
+        Options { token: TOKEN.into(), program: "uploader".into(), compress: true, ..Options::new(endpoint) };
+    let gpu = Gpu::on(pontoon_client::connect(options).unwrap());
+    let buffer = gpu.buffer(data.len() as u64, B::COPY_DST | B::COPY_SRC);
+    gpu.queue.write_buffer(&buffer, 0, &data);
+    assert!(gpu.read(&buffer).unwrap() == data);
+    let (sent, _) = accounts(&daemon);
+    assert!(sent < 3 << 20, "{sent} bytes for {}", data.len());
+    // The same bytes in clear are known by their names.
+    drop((gpu, buffer));
+    let gpu = over_tcp(&daemon);
+    let buffer = gpu.buffer(data.len() as u64, B::COPY_DST | B::COPY_SRC);
+    gpu.queue.write_buffer(&buffer, 0, &data);
+    assert!(gpu.read(&buffer).unwrap() == data);
+    assert_eq!(accounts(&daemon), (0, data.len() as u64));
+}
+
+#[test]
+fn a_block_that_does_not_unpack_ends_the_session() {
+    let daemon = Setup::noop().tcp().start();
+    for (len, block) in
+        [(4096, &b"\x1fA\x01\x00\xff"[..]), (1 << 18, &[0xff; 64]), (16, b""), (4, b"\x40abcde")]
+    {
+        let mut guest = Raw::connect(&daemon, Via::Tcp);
+        furnish(&mut guest);
+        write(&mut guest, Payload::Packed { len, block });
+        guest.command(&Command::Barrier { call: 9 });
+        let end = guest.barrier_or_end(9).expect("it is refused");
+        assert!(end.contains("does not unpack"), "{end}");
+    }
+}
+
+#[test]
 fn a_host_that_keeps_nothing_or_little_is_sent_everything() {
     for (limit, named) in [("kept_upload_bytes = 0", 0), ("kept_upload_bytes = 600000", 2 << 18)] {
         let daemon = Setup::noop().tcp().toml(&format!("[limits]\n{limit}\n")).start();

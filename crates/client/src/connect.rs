@@ -23,6 +23,8 @@ const INSECURE: std::io::ErrorKind = std::io::ErrorKind::InvalidData;
 
 /// An open connection, before anything was sent on it.
 pub(crate) struct Connection {
+    /// Whether data is compressed.
+    pub compress: bool,
     pub welcome: Welcome,
     pub sender: Sender,
     pub receiver: Receiver,
@@ -86,7 +88,8 @@ fn attempt(options: &Options, shared_memory: bool) -> Result<Connection, Error> 
     match code {
         code::WELCOME => {
             let welcome = pontoon_wire::decode(&body).map_err(|error| broken(error.to_string()))?;
-            open(socket, welcome, layout, answers).map_err(|error| broken(error.to_string()))
+            open(socket, welcome, layout, answers, options.compress)
+                .map_err(|error| broken(error.to_string()))
         }
         code::REFUSAL => {
             let refusal: Refusal = pontoon_wire::decode(&body).map_err(|error| broken(error.to_string()))?;
@@ -194,13 +197,14 @@ fn open(
     welcome: Welcome,
     layout: Option<SharedLayout>,
     answers: Answers,
+    compress: bool,
 ) -> Result<Connection, pontoon_transport::Error> {
     use pontoon_transport::shared::{Bell, Shared, Side, Sizes};
     let socket = Arc::new(socket);
     let Answers { bytes: early, descriptors } = answers;
     let Some(layout) = layout else {
         let (sender, receiver) = (Sender::stream(socket.clone()), Receiver::stream(socket.clone()));
-        return Ok(Connection { welcome, sender, receiver, socket, early, shared: None });
+        return Ok(Connection { compress, welcome, sender, receiver, socket, early, shared: None });
     };
     let sizes = Sizes {
         to_host: layout.to_host.into(),
@@ -219,7 +223,15 @@ fn open(
         let mut receiver = Receiver::ring(socket.clone(), consumer, None);
         // Frames travel in the ring by now: what came on the connection is beside it.
         receiver.overheard(&early);
-        return Ok(Connection { welcome, sender, receiver, socket, early: Vec::new(), shared: Some(shared) });
+        return Ok(Connection {
+            compress,
+            welcome,
+            sender,
+            receiver,
+            socket,
+            early: Vec::new(),
+            shared: Some(shared),
+        });
     }
     let Ok([memory, to_host, to_guest]) = <[OwnedFd; 3]>::try_from(descriptors) else {
         return Err(pontoon_transport::Error::Corrupt("descriptors are missing"));
@@ -228,7 +240,7 @@ fn open(
     let (producer, consumer) = shared.rings(Side::Guest)?;
     let sender = Sender::ring(socket.clone(), producer, Bell::from(to_host));
     let receiver = Receiver::ring(socket.clone(), consumer, Some(Bell::from(to_guest)));
-    Ok(Connection { welcome, sender, receiver, socket, early, shared: Some(shared) })
+    Ok(Connection { compress, welcome, sender, receiver, socket, early, shared: Some(shared) })
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -237,8 +249,9 @@ fn open(
     welcome: Welcome,
     _: Option<SharedLayout>,
     answers: Answers,
+    compress: bool,
 ) -> Result<Connection, pontoon_transport::Error> {
     let socket = Arc::new(socket);
     let (sender, receiver) = (Sender::stream(socket.clone()), Receiver::stream(socket.clone()));
-    Ok(Connection { welcome, sender, receiver, socket, early: answers.bytes })
+    Ok(Connection { compress, welcome, sender, receiver, socket, early: answers.bytes })
 }

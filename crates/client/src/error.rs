@@ -8,6 +8,9 @@ pub enum Error {
     /// `PONTOON_HOST` is no address: the guest's configuration is wrong.
     #[error("PONTOON_HOST: {0}")]
     Address(#[from] EndpointError),
+    /// `PONTOON_COMPRESSION` is a way that is not known.
+    #[error("PONTOON_COMPRESSION is '{0}'; it must be lz4 or none")]
+    Compression(String),
     /// `PONTOON_HOST` is not set, and no host answers in the usual places.
     #[error(
         "no Pontoon host answers; PONTOON_HOST is not set, and these were tried: {tried}; start one with `pontoon serve`, give the container the device pontoon.dev/gpu=all, or set PONTOON_HOST to where it listens"

@@ -52,6 +52,9 @@ pub struct Options {
     /// Whether a shared arena and ring are used where the transport has them; without, everything
     /// travels over the socket.
     pub shared_memory: bool,
+    /// Whether data is compressed (LZ4) that travels over a socket and becomes smaller by it. It pays where the line is
+    /// slower than some 3 Gbit/s.
+    pub compress: bool,
     /// The program's name in `pontoon ps`.
     pub program: String,
 }
@@ -65,16 +68,17 @@ impl Options {
             endpoint,
             token: String::new(),
             shared_memory: true,
+            compress: false,
             program: program.to_string_lossy().into_owned(),
         }
     }
 
     /// Options from `PONTOON_HOST` (where it is not set, [`places`] are tried), `PONTOON_TOKEN` (not sent over
-    /// TCP to a host that was only found) and
-    /// `PONTOON_SHARED_MEMORY` (`0` turns it off).
+    /// TCP to a host that was only found), `PONTOON_SHARED_MEMORY` (`0` turns it off) and `PONTOON_COMPRESSION`
+    /// (`lz4` turns it on).
     ///
     /// # Errors
-    /// [`Error::Address`] where `PONTOON_HOST` is no address, [`Error::Nowhere`] where it is not set and no host
+    /// [`Error::Compression`] for a way of compressing that is not known, [`Error::Address`] where `PONTOON_HOST` is no address, [`Error::Nowhere`] where it is not set and no host
     /// answers anywhere.
     pub fn from_environment() -> Result<Self, Error> {
         let named = std::env::var("PONTOON_HOST").ok().filter(|host| !host.is_empty());
@@ -87,6 +91,11 @@ impl Options {
         let sent = named.is_some() || !matches!(options.endpoint, Endpoint::Tcp(_));
         options.token = std::env::var("PONTOON_TOKEN").ok().filter(|_| sent).unwrap_or_default();
         options.shared_memory = std::env::var("PONTOON_SHARED_MEMORY").as_deref() != Ok("0");
+        options.compress = match std::env::var("PONTOON_COMPRESSION").as_deref() {
+            Err(_) | Ok("" | "none") => false,
+            Ok("lz4") => true,
+            Ok(other) => return Err(Error::Compression(other.to_owned())),
+        };
         Ok(options)
     }
 }

@@ -1,5 +1,6 @@
 //! One connection to a host: sending commands, waiting for answers, ending well.
 
+mod packing;
 mod payload;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +19,7 @@ use crate::ids::{Names, Object};
 use crate::incoming::{Incoming, lost};
 use crate::mapped::Storage;
 use crate::state::{RemoteError, State};
+use packing::Packing;
 
 #[cfg(target_os = "linux")]
 use pontoon_transport::shared::Upload;
@@ -35,6 +37,8 @@ pub(crate) struct Outgoing {
     unflushed: usize,
     /// What the host keeps of uploads, if it does.
     kept: Option<Ledger>,
+    /// Where data is compressed that travels over the socket, if it is.
+    packing: Option<Packing>,
     #[cfg(target_os = "linux")]
     upload: Option<Upload>,
 }
@@ -83,6 +87,7 @@ impl Session {
             names: Names::default(),
             unflushed: 0,
             kept: connection.welcome.kept.as_ref().map(Ledger::new),
+            packing: connection.compress.then(Packing::default),
             #[cfg(target_os = "linux")]
             upload,
         };
@@ -107,6 +112,7 @@ impl Session {
             names: Names::default(),
             unflushed: 0,
             kept: None,
+            packing: None,
             #[cfg(target_os = "linux")]
             upload: None,
         };

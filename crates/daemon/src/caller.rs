@@ -103,6 +103,11 @@ impl Caller {
         }
     }
 
+    /// Its share of what is short.
+    pub fn weight(&self) -> u32 {
+        self.policy.as_ref().and_then(|policy| policy.weight).unwrap_or(1)
+    }
+
     /// The only adapters that it may see, if its policy says so.
     pub fn adapter(&self) -> Option<String> {
         self.policy.as_ref().and_then(|policy| policy.adapter.clone())

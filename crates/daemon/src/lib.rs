@@ -23,6 +23,7 @@ mod pool;
 mod ports;
 pub mod serve;
 mod session;
+mod share;
 mod stats;
 pub mod tokens;
 mod uploads;

@@ -42,7 +42,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
 
     let pool = Pool::start(config.gpu.clone()).map_err(Error::io("starting the pool"))?;
     let directory = Arc::new(Directory::new(&config.callers, config.policies.clone()));
-    let registry = Arc::new(Registry::new(pool, config.limits.clone()));
+    let registry = Arc::new(Registry::new(pool, config.limits.clone(), &config.policies));
     let door = Arc::new(Door {
         registry: registry.clone(),
         directory: directory.clone(),

@@ -7,6 +7,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pontoon_callers::Policy;
 use pontoon_transport::shared::{Bell, Shared, Sizes};
 use pontoon_wire::frame::{self, code};
 use pontoon_wire::hello::{Hello, RefusalKind, SharedLayout};
@@ -20,6 +21,7 @@ use crate::handshake::Connection;
 use crate::machine::Slot;
 use crate::metrics::Totals;
 use crate::pool::{Pool, Worker};
+use crate::share;
 use crate::stats::Page;
 use crate::uploads::{Lent, Uploads};
 
@@ -41,16 +43,19 @@ struct Entry {
 pub struct Registry {
     pool: Arc<Pool>,
     limits: Limits,
+    /// The greatest weight of all policies.
+    most: u32,
     uploads: Uploads,
     totals: Totals,
     state: Mutex<(u64, BTreeMap<u64, Entry>)>,
 }
 
 impl Registry {
-    /// No sessions yet.
-    pub fn new(pool: Arc<Pool>, limits: Limits) -> Self {
+    /// No sessions yet. The policies' weights are shares of the greatest among them.
+    pub fn new(pool: Arc<Pool>, limits: Limits, policies: &[Policy]) -> Self {
+        let most = policies.iter().filter_map(|policy| policy.weight).max().unwrap_or(1);
         let uploads = Uploads::new(limits.kept_upload_bytes, limits.kept_upload_bytes_total);
-        Self { pool, limits, uploads, totals: Totals::default(), state: Mutex::default() }
+        Self { pool, limits, most, uploads, totals: Totals::default(), state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Entry>)> {
@@ -203,6 +208,7 @@ impl Registry {
         // A worker that was ready may have been killed since: then the next one serves.
         for _ in 0..3 {
             let mut worker = self.pool.take()?;
+            share::give(worker.child.id(), caller.weight(), self.most);
             let (page, fd) =
                 Page::create().map_err(|error| format!("no memory for the session's accounts: {error}"))?;
             let order = Order::Serve {

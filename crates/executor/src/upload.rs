@@ -50,6 +50,18 @@ impl Session {
                 return Ok(Payload::Inline(room));
             }
             (Payload::Inline(bytes), Some(kept)) => kept.keep(bytes).map_err(host)?,
+            (Payload::Packed { len, block }, kept) => {
+                room.clear();
+                room.resize(len as usize, 0);
+                if lz4_flex::block::decompress_into(block, room).ok() != Some(len as usize) {
+                    return Err(End::Violation(format!("a payload does not unpack to {len} bytes")));
+                }
+                if let Some(kept) = kept {
+                    kept.keep(room).map_err(host)?;
+                }
+                self.usage.uploaded_bytes += block.len() as u64;
+                return Ok(Payload::Inline(room));
+            }
             _ => {}
         }
         self.usage.uploaded_bytes += payload.len() as u64;
@@ -66,7 +78,7 @@ impl Session {
                 self.arena.read(at, out).map_err(End::Violation)?;
                 self.release(at.saturating_add(len.into()));
             }
-            Payload::Named { .. } => return Err(End::Violation(UNFOUND.into())),
+            Payload::Named { .. } | Payload::Packed { .. } => return Err(End::Violation(UNFOUND.into())),
         }
         Ok(())
     }
@@ -96,7 +108,7 @@ impl Session {
                 in_place = self.write_in_place(buffer, offset + at, place, len)?;
                 !in_place && self.write_from_arena(buffer, offset + at, place, len)?
             }
-            Payload::Named { .. } => return Err(End::Violation(UNFOUND.into())),
+            Payload::Named { .. } | Payload::Packed { .. } => return Err(End::Violation(UNFOUND.into())),
         };
         if let Payload::Arena { at: place, len } = payload
             && !in_place

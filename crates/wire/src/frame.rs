@@ -116,6 +116,13 @@ pub enum Payload<'a> {
         /// Number of bytes.
         len: u32,
     },
+    /// In the frame, compressed.
+    Packed {
+        /// Number of bytes once unpacked.
+        len: u32,
+        /// An LZ4 block (<https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>).
+        block: &'a [u8],
+    },
     /// Bytes that the host keeps ([`crate::hello::KeptUploads`]), by their name.
     Named {
         /// Their digest.
@@ -130,7 +137,7 @@ impl<'a> Payload<'a> {
     pub fn len(&self) -> usize {
         match self {
             Self::Inline(bytes) => bytes.len(),
-            Self::Arena { len, .. } | Self::Named { len, .. } => *len as usize,
+            Self::Arena { len, .. } | Self::Named { len, .. } | Self::Packed { len, .. } => *len as usize,
         }
     }
 
@@ -151,6 +158,11 @@ impl<'a> Payload<'a> {
                 out.extend_from_slice(&at.to_le_bytes());
                 out.extend_from_slice(&len.to_le_bytes());
             }
+            Self::Packed { len, block } => {
+                out.push(3);
+                out.extend_from_slice(&len.to_le_bytes());
+                out.extend_from_slice(block);
+            }
             Self::Named { digest, len } => {
                 out.push(2);
                 out.extend_from_slice(digest);
@@ -168,6 +180,7 @@ impl<'a> Payload<'a> {
             0 => (Self::Inline(reader.rest()), MAX_INLINE_PAYLOAD),
             1 => (Self::Arena { at: reader.u64()?, len: reader.u32()? }, MAX_ARENA_PAYLOAD),
             2 => (Self::Named { digest: reader.array()?, len: reader.u32()? }, MAX_INLINE_PAYLOAD),
+            3 => (Self::Packed { len: reader.u32()?, block: reader.rest() }, MAX_INLINE_PAYLOAD),
             code => return Err(DecodeError::UnknownCode { what: "payload", code: code.into() }),
         };
         match payload.len() <= max {

@@ -150,6 +150,8 @@ proptest! {
         arena.put(&mut stream, code::WRITE_MAPPED);
         let named = frame::WriteBuffer { payload: Payload::Named { digest: [a as u8; 32], len: len as u32 }, ..write };
         named.put(&mut stream, code::WRITE_BUFFER);
+        let packed = frame::WriteBuffer { payload: Payload::Packed { len: len as u32, block: &bytes }, ..write };
+        packed.put(&mut stream, code::WRITE_MAPPED);
         frame::Encode { encoder: Id::from_bits(a), ops: &bytes }.put(&mut stream);
         frame::Submit::put(&mut stream, Id::from_bits(a), b, &[Id::from_bits(b), Id::from_bits(a)]);
         frame::Forget { kind: a as u8, id: b }.put(&mut stream);
@@ -167,6 +169,8 @@ proptest! {
         prop_assert_eq!(frame::WriteBuffer::decode(&piece), Ok(arena));
         let piece = body(code::WRITE_BUFFER);
         prop_assert_eq!(frame::WriteBuffer::decode(&piece), Ok(named));
+        let piece = body(code::WRITE_MAPPED);
+        prop_assert_eq!(frame::WriteBuffer::decode(&piece), Ok(packed));
         let piece = body(code::ENCODE);
         prop_assert_eq!(frame::Encode::decode(&piece).unwrap(), frame::Encode { encoder: Id::from_bits(a), ops: &bytes });
         let submit = body(code::SUBMIT);
@@ -208,7 +212,7 @@ fn unknown_codes_and_options_are_named() {
     let mut op = vec![3, 0, 0, 0, 0, 2];
     op.resize(64, 0);
     assert_eq!(Op::take(&mut Reader::new(&op)).unwrap_err(), DecodeError::Invalid("option"));
-    assert!(Payload::take(&mut Reader::new(&[3])).unwrap_err().to_string().contains("payload code 3"));
+    assert!(Payload::take(&mut Reader::new(&[4])).unwrap_err().to_string().contains("payload code 4"));
 }
 
 #[test]

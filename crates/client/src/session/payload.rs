@@ -37,11 +37,17 @@ impl Session {
         let mut at = 0;
         loop {
             let piece = &data[at..data.len().min(at + inline)];
-            let payload = match out.kept.as_mut().map(|kept| kept.note(piece)) {
-                Some(Note::Known(digest)) => frame::Payload::Named { digest, len: piece.len() as u32 },
-                _ => frame::Payload::Inline(piece),
+            let len = piece.len() as u32;
+            let known = match out.kept.as_mut().map(|kept| kept.note(piece)) {
+                Some(Note::Known(digest)) => Some(frame::Payload::Named { digest, len }),
+                _ => None,
             };
+            let mut packing = out.packing.take();
+            let packed = packing.as_mut().filter(|_| known.is_none()).and_then(|packing| packing.pack(piece));
+            let packed = packed.map(|block| frame::Payload::Packed { len, block });
+            let payload = known.or(packed).unwrap_or(frame::Payload::Inline(piece));
             self.send_locked(out, |frame| put(frame, at as u64, payload));
+            out.packing = packing;
             at += piece.len();
             if at >= data.len() {
                 return;
