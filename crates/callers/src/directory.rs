@@ -51,6 +51,32 @@ pub struct Directory {
     remembered: Mutex<HashMap<String, (Instant, Known)>>,
 }
 
+/// A way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The API bridge.
+    Bridge,
+    /// The model runner.
+    Models,
+}
+
+impl Way {
+    fn is_open(self, policy: &Policy) -> bool {
+        match self {
+            Self::Bridge => policy.bridge,
+            Self::Models => policy.models,
+        }
+    }
+
+    /// What it gives, and the key that closes it.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Bridge => ("the GPU", "policies.bridge"),
+            Self::Models => ("the model runner", "policies.models"),
+        }
+    }
+}
+
 impl Directory {
     /// A directory with these policies.
     pub fn new(config: &CallersConfig, policies: Vec<Policy>) -> Self {
@@ -65,6 +91,34 @@ impl Directory {
     /// What the policies say to a caller.
     pub fn decide<'a>(&'a self, facts: &'a Facts) -> Verdict<'a> {
         decide(&self.policies, facts)
+    }
+
+    /// What a caller gets by one of the two ways in: the tenant that it counts for, and the policy that is about it.
+    ///
+    /// # Errors
+    /// The sentence for the caller: a policy keeps it out, or the socket is not for it.
+    pub fn admit(&self, facts: &Facts, way: Way) -> Result<(String, Option<Policy>), String> {
+        let policy = match self.decide(facts) {
+            Verdict::Everybodys => None,
+            Verdict::Policy(policy) if way.is_open(policy) => Some(policy.clone()),
+            Verdict::Policy(policy) => {
+                let (what, key) = way.words();
+                return Err(format!(
+                    "the host's policy '{}' does not give {} {what} ({key})",
+                    policy.name,
+                    facts.describe()
+                ));
+            }
+            Verdict::Stranger(device) => {
+                return Err(format!(
+                    "this is the socket of the device '{device}', and {} is not among the callers of its policy",
+                    facts.describe()
+                ));
+            }
+        };
+        let tenant =
+            policy.as_ref().and_then(|policy| policy.tenant.clone()).unwrap_or_else(|| facts.tenant());
+        Ok((tenant, policy))
     }
 
     /// The process at the other end of a unix socket, `device` naming the policy whose socket it is. May ask an

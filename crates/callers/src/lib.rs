@@ -13,7 +13,7 @@ mod policy;
 mod process;
 
 pub use container::Container;
-pub use directory::{CallersConfig, Directory};
+pub use directory::{CallersConfig, Directory, Way};
 pub use facts::{Facts, Via};
 pub use policy::{Match, Policy, PolicyLimits, Verdict, check as check_policies, decide};
 pub use process::{foreign_container, foreign_in, groups};

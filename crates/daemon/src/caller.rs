@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use pontoon_callers::{Directory, Facts, Policy, Verdict, Via};
+use pontoon_callers::{Directory, Facts, Policy, Via, Way};
 use pontoon_wire::hello::RefusalKind;
 
 use crate::config::Limits;
@@ -49,26 +49,9 @@ impl Caller {
     /// # Errors
     /// What to refuse it with: a policy keeps it out.
     pub fn of(facts: Facts, directory: &Directory) -> Result<Self, (RefusalKind, String)> {
-        let refuse = |message: String| Err((RefusalKind::Unauthorized, message));
-        let policy = match directory.decide(&facts) {
-            Verdict::Everybodys => None,
-            Verdict::Policy(policy) if policy.bridge => Some(Arc::new(policy.clone())),
-            Verdict::Policy(policy) => {
-                return refuse(format!(
-                    "the host's policy '{}' does not give {} the GPU (policies.bridge)",
-                    policy.name,
-                    facts.describe()
-                ));
-            }
-            Verdict::Stranger(device) => {
-                return refuse(format!(
-                    "this is the socket of the device '{device}', and {} is not among the callers of its policy",
-                    facts.describe()
-                ));
-            }
-        };
-        let tenant =
-            policy.as_ref().and_then(|policy| policy.tenant.clone()).unwrap_or_else(|| facts.tenant());
+        let admitted = directory.admit(&facts, Way::Bridge);
+        let (tenant, policy) = admitted.map_err(|message| (RefusalKind::Unauthorized, message))?;
+        let policy = policy.map(Arc::new);
         Ok(Self { tenant, facts, policy })
     }
 

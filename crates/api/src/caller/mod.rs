@@ -6,7 +6,7 @@ mod tcp;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pontoon_callers::{Directory, Facts, Policy, Verdict, Via};
+use pontoon_callers::{Directory, Facts, Policy, Via, Way};
 use tokio::sync::OnceCell;
 
 /// Where a connection came in, as the listener knows it.
@@ -46,25 +46,8 @@ impl Caller {
     /// # Errors
     /// The sentence for the caller: a policy keeps it out.
     pub fn of(facts: &Facts, directory: &Directory) -> Result<Self, String> {
-        let policy = match directory.decide(facts) {
-            Verdict::Everybodys => None,
-            Verdict::Policy(policy) if policy.models => Some(Arc::new(policy.clone())),
-            Verdict::Policy(policy) => {
-                return Err(format!(
-                    "the host's policy '{}' does not give {} the model runner (policies.models)",
-                    policy.name,
-                    facts.describe()
-                ));
-            }
-            Verdict::Stranger(device) => {
-                return Err(format!(
-                    "this is the socket of the device '{device}', and {} is not among the callers of its policy",
-                    facts.describe()
-                ));
-            }
-        };
-        let tenant =
-            policy.as_ref().and_then(|policy| policy.tenant.clone()).unwrap_or_else(|| facts.tenant());
+        let (tenant, policy) = directory.admit(facts, Way::Models)?;
+        let policy = policy.map(Arc::new);
         Ok(Self { id: tenant.into(), description: facts.describe().into(), policy })
     }
 }
