@@ -1,17 +1,22 @@
 //! `pontoon gpu`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use pontoon_daemon::admin::{self, AdapterRow, Answer, Question};
 use pontoon_daemon::{paths, worker};
 
+use pontoon_passthrough::{Device, Inventory, Names, Status};
+
 use crate::table;
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
-    /// List the adapters, and whether guests may use each
+    /// List the adapters that guests may use, and this host's PCI GPUs
     ///
-    /// Asks the running daemon; without one, loads the host's drivers itself.
+    /// First what the bridge offers: asks the running daemon; without one, loads the host's drivers itself. Then each
+    /// GPU and accelerator on PCI, and whether a virtual machine could have it: available, vfio-ready, boot-vga (the
+    /// firmware shows its screen on it), in-use, no-iommu. Programs of others that use one are seen by root alone.
     List {
         /// Print JSON
         #[arg(long)]
@@ -22,11 +27,15 @@ pub enum Verb {
 pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     let Verb::List { json } = verb;
     let rows = adapters()?;
+    let root = Path::new("/");
+    let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
+    let names = Names::of(root, inventory.gpus());
     if *json {
-        crate::print_json(&rows)?;
+        let devices: Vec<_> = inventory.gpus().map(|device| as_json(device, &names)).collect();
+        crate::print_json(&serde_json::json!({ "adapters": rows, "devices": devices }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if rows.is_empty() {
+    if rows.is_empty() && inventory.gpus().next().is_none() {
         return Err("no GPU driver works here: install a Vulkan driver (on Debian `mesa-vulkan-drivers`, which also brings lavapipe for hosts without a GPU)".into());
     }
     let cells: Vec<_> = rows.iter().map(cells).collect();
@@ -34,7 +43,38 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     if rows.iter().all(|row| row.kind == "cpu") {
         println!("\n{}", no_gpu());
     }
+    let devices: Vec<_> = inventory.gpus().map(|device| device_cells(device, &names)).collect();
+    if !devices.is_empty() {
+        println!();
+        let headings =
+            ["PCI ADDRESS", "VENDOR", "MODEL", "DRIVER", "GROUP", "MEMORY", "NUMA", "VFS", "STATUS"];
+        table::print(&headings, &devices);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn device_cells(device: &Device, names: &Names) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        device.address.to_string(),
+        names.vendor(device),
+        names.model(device),
+        or_dash(device.driver.clone()),
+        or_dash(device.group.map(|group| group.to_string())),
+        or_dash(device.memory.map(table::bytes)),
+        or_dash(device.numa.map(|node| node.to_string())),
+        or_dash(device.sriov.map(|vfs| format!("{}/{}", vfs.active, vfs.total))),
+        Status::of(device).to_string(),
+    ]
+}
+
+/// What is known of a device, its names and status beside it.
+fn as_json(device: &Device, names: &Names) -> serde_json::Value {
+    let mut value = serde_json::to_value(device).unwrap_or_default();
+    value["vendor_name"] = names.vendor(device).into();
+    value["model"] = names.model(device).into();
+    value["state"] = serde_json::to_value(Status::of(device)).unwrap_or_default();
+    value
 }
 
 fn adapters() -> Result<Vec<AdapterRow>, String> {

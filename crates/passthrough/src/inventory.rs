@@ -1,0 +1,169 @@
+//! PCI devices as sysfs shows them
+//! (<https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-bus-pci>).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{Address, uses};
+
+/// One function of a PCI device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Where it is.
+    pub address: Address,
+    /// Vendor's number.
+    pub vendor: u16,
+    /// Device's number.
+    pub device: u16,
+    /// Class, subclass and interface: 0x030000 is a VGA controller.
+    pub class: u32,
+    /// The driver that has it.
+    pub driver: Option<String>,
+    /// The only driver that may have it, where somebody has said so.
+    pub driver_override: Option<String>,
+    /// Its IOMMU group.
+    pub group: Option<u32>,
+    /// Its NUMA node.
+    pub numa: Option<u32>,
+    /// Whether the firmware shows its screen on it.
+    pub boot_display: bool,
+    /// Bytes of its own memory, where the driver says.
+    pub memory: Option<u64>,
+    /// Virtual functions, for a physical one that can have some.
+    pub sriov: Option<Sriov>,
+    /// The physical function of a virtual one.
+    pub physical: Option<Address>,
+    /// Mediated types that it offers, and how many more there may be of each.
+    pub mdev: BTreeMap<String, u32>,
+    /// What uses it now: programs that have it open, displays that it drives.
+    pub uses: Vec<String>,
+}
+
+/// Virtual functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sriov {
+    /// How many there are now.
+    pub active: u32,
+    /// How many there may be.
+    pub total: u32,
+}
+
+impl Device {
+    /// Whether it is a display controller or an accelerator.
+    pub fn is_gpu(&self) -> bool {
+        matches!(self.class >> 8, 0x0300 | 0x0302 | 0x0380) || self.class >> 16 == 0x12
+    }
+
+    /// Whether it is a bridge, which needs no driver for its group's sake.
+    pub fn is_bridge(&self) -> bool {
+        self.class >> 16 == 0x06
+    }
+}
+
+/// All PCI devices of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Inventory {
+    /// By address.
+    pub devices: Vec<Device>,
+}
+
+/// The words of a file of sysfs; nothing where there is none, or it cannot be read, or it says `(null)`.
+fn word(device: &Path, file: &str) -> Option<String> {
+    let text = std::fs::read_to_string(device.join(file)).ok()?;
+    let text = text.trim();
+    (!text.is_empty() && text != "(null)").then(|| text.to_owned())
+}
+
+fn number(device: &Path, file: &str) -> Option<u64> {
+    let text = word(device, file)?;
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// The last part of where a link leads.
+fn link(device: &Path, file: &str) -> Option<String> {
+    let target = std::fs::read_link(device.join(file)).ok()?;
+    Some(target.file_name()?.to_string_lossy().into_owned())
+}
+
+impl Inventory {
+    /// Reads a host's devices below `root`. A device that vanishes meanwhile is left out.
+    ///
+    /// # Errors
+    /// What the system said of the list itself; a host without PCI has an empty one.
+    pub fn read(root: &Path) -> io::Result<Self> {
+        let folder = root.join("sys/bus/pci/devices");
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            entries => entries?,
+        };
+        let mut devices: Vec<Device> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                read_device(&entry.path(), entry.file_name().to_str()?.parse().ok()?)
+            })
+            .collect();
+        devices.sort_by_key(|device| device.address);
+        uses::find(root, &mut devices);
+        Ok(Self { devices })
+    }
+
+    /// The device at an address.
+    pub fn at(&self, address: Address) -> Option<&Device> {
+        self.devices.iter().find(|device| device.address == address)
+    }
+
+    /// GPUs and accelerators.
+    pub fn gpus(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(|device| device.is_gpu())
+    }
+
+    /// All others of a device's group, bridges left out.
+    pub fn companions<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Device> {
+        self.devices.iter().filter(|other| {
+            device.group.is_some()
+                && other.group == device.group
+                && other.address != device.address
+                && !other.is_bridge()
+        })
+    }
+}
+
+fn read_device(path: &Path, address: Address) -> Option<Device> {
+    let sriov = number(path, "sriov_totalvfs").filter(|total| *total > 0).map(|total| Sriov {
+        active: number(path, "sriov_numvfs").unwrap_or_default() as u32,
+        total: total as u32,
+    });
+    Some(Device {
+        address,
+        vendor: number(path, "vendor")? as u16,
+        device: number(path, "device")? as u16,
+        class: number(path, "class")? as u32,
+        driver: link(path, "driver"),
+        driver_override: word(path, "driver_override"),
+        group: link(path, "iommu_group").and_then(|group| group.parse().ok()),
+        numa: number(path, "numa_node").map(|node| node as u32),
+        boot_display: number(path, "boot_vga") == Some(1),
+        memory: number(path, "mem_info_vram_total"),
+        sriov,
+        physical: link(path, "physfn").and_then(|address| address.parse().ok()),
+        mdev: mdev_types(path),
+        uses: Vec::new(),
+    })
+}
+
+fn mdev_types(path: &Path) -> BTreeMap<String, u32> {
+    let Ok(types) = std::fs::read_dir(path.join("mdev_supported_types")) else { return BTreeMap::new() };
+    let one = |entry: std::fs::DirEntry| {
+        let left = number(&entry.path(), "available_instances")?;
+        let name = word(&entry.path(), "name");
+        let id = entry.file_name().to_string_lossy().into_owned();
+        Some((name.map_or_else(|| id.clone(), |name| format!("{id} ({name})")), left as u32))
+    };
+    types.flatten().filter_map(one).collect()
+}

@@ -1,0 +1,250 @@
+//! Hosts as sysfs shows them, written down: laptops, workstations, servers, and what goes wrong with each.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use pontoon_passthrough::{Address, Device, Inventory, Names, Status};
+
+/// A root with files as a kernel would show them; gone when this is dropped.
+struct Tree(PathBuf);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A function: address, `vendor:device`, class, driver, group.
+type Function<'a> = (&'a str, &'a str, &'a str, Option<&'a str>, Option<u32>);
+
+impl Tree {
+    fn new(name: &str, functions: &[Function<'_>]) -> Self {
+        let root = std::env::temp_dir().join(format!("pontoon-tree-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        let tree = Self(root);
+        fs::create_dir_all(tree.0.join("sys/bus/pci/devices")).unwrap();
+        for (address, numbers, class, driver, group) in functions {
+            let (vendor, device) = numbers.split_once(':').unwrap();
+            for (file, value) in [("vendor", vendor), ("device", device), ("class", class)] {
+                tree.write(address, file, &format!("0x{value}"));
+            }
+            tree.write(address, "driver_override", "(null)");
+            tree.write(address, "numa_node", "-1");
+            if let Some(driver) = driver {
+                tree.link(address, "driver", &format!("../../../bus/pci/drivers/{driver}"));
+            }
+            if let Some(group) = group {
+                tree.link(address, "iommu_group", &format!("../../../kernel/iommu_groups/{group}"));
+            }
+        }
+        tree
+    }
+
+    fn path(&self, address: &str) -> PathBuf {
+        self.0.join("sys/bus/pci/devices").join(address)
+    }
+
+    fn write(&self, address: &str, file: &str, value: &str) {
+        let path = self.path(address).join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{value}\n")).unwrap();
+    }
+
+    fn link(&self, address: &str, file: &str, target: &str) {
+        symlink(target, self.path(address).join(file)).unwrap();
+    }
+
+    /// A program with a file open.
+    fn program(&self, pid: u32, name: &str, file: &str) {
+        let process = self.0.join(format!("proc/{pid}"));
+        fs::create_dir_all(process.join("fd")).unwrap();
+        fs::write(process.join("comm"), format!("{name}\n")).unwrap();
+        symlink(file, process.join("fd/7")).unwrap();
+    }
+
+    fn read(&self) -> Inventory {
+        Inventory::read(&self.0).unwrap()
+    }
+
+    fn status(&self, address: &str) -> String {
+        Status::of(get(&self.read(), address)).to_string()
+    }
+}
+
+fn get<'a>(inventory: &'a Inventory, address: &str) -> &'a Device {
+    inventory.at(address.parse().unwrap()).unwrap()
+}
+
+fn addresses<'a>(devices: impl Iterator<Item = &'a Device>) -> Vec<String> {
+    devices.map(|device| device.address.to_string()).collect()
+}
+
+const NVIDIA: &str = "10de:2684";
+const VGA: &str = "030000";
+
+#[test]
+fn a_laptop_with_two_gpus() {
+    let tree = Tree::new(
+        "laptop",
+        &[
+            ("0000:00:02.0", "8086:46a6", VGA, Some("i915"), Some(0)),
+            ("0000:01:00.0", "10de:25a2", "030200", Some("nvidia"), Some(15)),
+            ("0000:00:1f.3", "8086:51c8", "040100", Some("snd_hda_intel"), Some(12)),
+        ],
+    );
+    tree.write("0000:00:02.0", "boot_vga", "1");
+    tree.write("0000:00:02.0", "drm/card0/card0-eDP-1/status", "connected");
+    tree.write("0000:00:02.0", "drm/card0/card0-eDP-1/enabled", "enabled");
+    fs::create_dir_all(tree.0.join("proc/driver/nvidia/gpus/0000:01:00.0")).unwrap();
+    fs::write(
+        tree.0.join("proc/driver/nvidia/gpus/0000:01:00.0/information"),
+        "Model: x\nDevice Minor: \t 0\n",
+    )
+    .unwrap();
+    let inventory = tree.read();
+    assert_eq!(addresses(inventory.gpus()), ["0000:00:02.0", "0000:01:00.0"], "sound is none");
+    assert_eq!(get(&inventory, "0000:00:02.0").uses, ["display eDP-1"]);
+    assert_eq!(tree.status("0000:00:02.0"), "boot-vga");
+    assert_eq!(tree.status("0000:01:00.0"), "available");
+    tree.program(4321, "python3", "/dev/nvidia0");
+    tree.program(4322, "bash", "/dev/pts/1");
+    assert_eq!(tree.status("0000:01:00.0"), "in-use by python3 (pid 4321)");
+    for pid in 5000..5005 {
+        tree.program(pid, "render", "/dev/nvidia0");
+    }
+    assert!(tree.status("0000:01:00.0").ends_with(", 3 more"), "{}", tree.status("0000:01:00.0"));
+}
+
+#[test]
+fn a_card_with_sound_and_usb() {
+    let tree = Tree::new(
+        "card",
+        &[
+            ("0000:00:01.0", "8086:460d", "060400", Some("pcieport"), Some(14)),
+            ("0000:01:00.0", NVIDIA, VGA, Some("nouveau"), Some(14)),
+            ("0000:01:00.1", "10de:22ba", "040300", Some("snd_hda_intel"), Some(14)),
+            ("0000:01:00.2", "10de:1ad8", "0c0330", Some("xhci_hcd"), Some(14)),
+            ("0000:01:00.3", "10de:1ad9", "0c8000", None, Some(14)),
+            ("0000:02:00.0", "144d:a80a", "010802", Some("nvme"), Some(15)),
+        ],
+    );
+    let inventory = tree.read();
+    let card = get(&inventory, "01:00.0");
+    let companions = addresses(inventory.companions(card));
+    assert_eq!(
+        companions,
+        ["0000:01:00.1", "0000:01:00.2", "0000:01:00.3"],
+        "bridges and other groups are none"
+    );
+    assert!(inventory.companions(card).all(|other| other.address.same_card(&card.address)));
+}
+
+#[test]
+fn two_identical_cards_are_two() {
+    let both = [
+        ("0000:01:00.0", NVIDIA, VGA, Some("vfio-pci"), Some(1)),
+        ("0000:02:00.0", NVIDIA, VGA, Some("nvidia"), Some(2)),
+    ];
+    let tree = Tree::new("twins", &both);
+    tree.write("0000:01:00.0", "driver_override", "vfio-pci");
+    let inventory = tree.read();
+    assert_eq!(get(&inventory, "01:00.0").driver_override.as_deref(), Some("vfio-pci"));
+    assert_eq!(get(&inventory, "02:00.0").driver_override, None, "(null) is none");
+    assert_eq!(tree.status("01:00.0"), "vfio-ready");
+    assert_eq!(tree.status("02:00.0"), "available");
+    tree.program(77, "qemu-system-x86", "/dev/vfio/1");
+    assert_eq!(tree.status("01:00.0"), "in-use by qemu-system-x86 (pid 77)");
+}
+
+#[test]
+fn a_host_without_an_iommu_says_so() {
+    let tree = Tree::new("bare", &[("0000:01:00.0", "1002:744c", VGA, Some("amdgpu"), None)]);
+    tree.write("0000:01:00.0", "mem_info_vram_total", "25753026560");
+    assert_eq!(tree.status("01:00.0"), "no-iommu");
+    let inventory = tree.read();
+    let card = get(&inventory, "01:00.0");
+    assert_eq!((card.memory, card.numa), (Some(25_753_026_560), None), "node -1 is none");
+    assert_eq!(inventory.companions(card).count(), 0);
+}
+
+#[test]
+fn a_group_without_acs_holds_more_than_the_card() {
+    let tree = Tree::new(
+        "acs",
+        &[
+            ("0000:01:00.0", NVIDIA, VGA, Some("nvidia"), Some(1)),
+            ("0000:02:00.0", "8086:1533", "020000", Some("igb"), Some(1)),
+        ],
+    );
+    let inventory = tree.read();
+    let card = get(&inventory, "01:00.0");
+    let foreign: Vec<_> =
+        inventory.companions(card).filter(|other| !other.address.same_card(&card.address)).collect();
+    assert_eq!(addresses(foreign.into_iter()), ["0000:02:00.0"]);
+}
+
+#[test]
+fn a_server_in_a_long_domain_with_virtual_functions_and_slices() {
+    let physical = "10000:02:05.0";
+    let tree = Tree::new(
+        "server",
+        &[
+            (physical, "8086:0bda", "120000", Some("xe"), Some(40)),
+            ("10000:02:05.1", "8086:0bda", "120000", None, Some(41)),
+            ("10000:03:00.0", "10de:20b7", "030200", Some("nvidia"), Some(42)),
+        ],
+    );
+    tree.write(physical, "sriov_totalvfs", "63");
+    tree.write(physical, "sriov_numvfs", "1");
+    tree.write(physical, "numa_node", "1");
+    tree.link("10000:02:05.1", "physfn", &format!("../{physical}"));
+    tree.write("10000:03:00.0", "mdev_supported_types/nvidia-105/available_instances", "4");
+    tree.write("10000:03:00.0", "mdev_supported_types/nvidia-105/name", "GRID A100-1");
+    let inventory = tree.read();
+    assert_eq!(inventory.gpus().count(), 3, "accelerators count");
+    let server = get(&inventory, physical);
+    assert_eq!((server.sriov.unwrap().active, server.sriov.unwrap().total, server.numa), (1, 63, Some(1)));
+    assert_eq!(get(&inventory, "10000:02:05.1").physical, Some(physical.parse::<Address>().unwrap()));
+    assert_eq!(get(&inventory, "10000:03:00.0").mdev["nvidia-105 (GRID A100-1)"], 4);
+}
+
+#[test]
+fn what_vanishes_or_makes_no_sense_is_left_out() {
+    let tree = Tree::new(
+        "gone",
+        &[("0000:01:00.0", NVIDIA, VGA, None, Some(1)), ("0000:02:00.0", NVIDIA, VGA, None, Some(2))],
+    );
+    fs::remove_file(tree.path("0000:01:00.0").join("vendor")).unwrap();
+    fs::create_dir_all(tree.path("nonsense")).unwrap();
+    tree.write("0000:03:00.0", "vendor", "0xzz");
+    assert_eq!(addresses(tree.read().devices.iter()), ["0000:02:00.0"]);
+    assert_eq!(
+        Inventory::read(Path::new("/nonexistent")).unwrap(),
+        Inventory::default(),
+        "a host without PCI"
+    );
+}
+
+#[test]
+fn names_come_from_the_list() {
+    let tree = Tree::new(
+        "names",
+        &[
+            ("0000:01:00.0", NVIDIA, VGA, None, None),
+            ("0000:02:00.0", "1234:1111", VGA, None, None),
+            ("0000:03:00.0", "abcd:0001", VGA, None, None),
+        ],
+    );
+    let list = "# comment\n10de  NVIDIA Corporation\n\t2684  AD102 [GeForce RTX 4090]\n\t\t1043 88e2  A board\n\
+                abcd  Somebody Ltd.\nC 03  Display controller\n\t2684  no device\n";
+    let inventory = tree.read();
+    let names = Names::read(list, inventory.gpus());
+    let of = |address: &str| {
+        let device = get(&inventory, address);
+        (names.vendor(device), names.model(device))
+    };
+    assert_eq!(of("01:00.0"), ("NVIDIA".into(), "AD102 [GeForce RTX 4090]".into()));
+    assert_eq!(of("02:00.0"), ("QEMU".into(), "[1234:1111]".into()));
+    assert_eq!(of("03:00.0"), ("Somebody Ltd.".into(), "[abcd:0001]".into()));
+}
