@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +11,9 @@ use pontoon_daemon::forward::NewMachine;
 use pontoon_daemon::paths;
 use pontoon_vm::{Accelerator, Mount, Root};
 use pontoon_wiring::{Machine, Monitor, vm_lines};
+use rustix::termios::OptionalActions;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
@@ -30,7 +34,7 @@ pub enum Verb {
         /// The unix socket by which the monitor offers the machine's vsock, for those that do
         #[arg(long, value_name = "PATH", default_value = "/run/pontoon-vm.vsock")]
         uds: PathBuf,
-        /// A file for memory that the machine shares with this host, best in /dev/shm; with qemu-user
+        /// A file in /dev/shm for memory that the machine shares with this host; with qemu-user
         #[arg(long, value_name = "PATH")]
         shared_memory: Option<PathBuf>,
         /// Port that the guest dials
@@ -42,12 +46,15 @@ pub enum Verb {
     },
     /// Start a virtual machine around a root file system, run a command in it, and pass on its exit code
     ///
-    /// The machine reaches this host's GPU and models and nothing else. It runs in QEMU: on the processor where KVM
-    /// works, else emulated, and says which. Its files are a copy in memory: what it writes is gone when it ends. It
-    /// needs a kernel with its modules (Debian: linux-image-cloud-amd64), qemu-system-x86 and busybox-static.
+    /// The machine reaches this host's GPU and models and nothing else. It runs in QEMU: on the
+    /// processor where KVM works, else emulated, and says which. Its files are a copy in memory:
+    /// what it writes is gone when it ends. It needs a kernel with its modules (Debian:
+    /// linux-image-cloud-amd64), qemu-system-x86 and busybox-static.
     ///
-    /// Example:
+    /// Examples:
     ///   pontoon vm run ./rootfs /bin/digits
+    ///   pontoon vm run image.tar                # podman save --format oci-archive -o image.tar IMAGE
+    ///   pontoon vm run -i -v ./data:/data:ro ./rootfs /bin/sh
     #[command(verbatim_doc_comment)]
     Run(Box<Run>),
     /// What QEMU starts for each connection of the machine: not for people
@@ -157,12 +164,47 @@ impl Drop for Scratch {
     }
 }
 
+/// What such folders are called, before the number of the process.
+const FOLDER: &str = "pontoon-vm-";
+
 fn scratch() -> Result<Scratch, String> {
     use std::os::unix::fs::DirBuilderExt;
-    let folder = std::env::temp_dir().join(format!("pontoon-vm-{}", std::process::id()));
+    sweep();
+    let folder = std::env::temp_dir().join(format!("{FOLDER}{}", std::process::id()));
     let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
     made.map_err(|error| format!("{}: {error}", folder.display()))?;
+    end_with(folder.clone())?;
     Ok(Scratch(folder))
+}
+
+/// Removes what processes that were killed have left.
+fn sweep() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(FOLDER)?.parse::<u32>().ok());
+        let own = entry
+            .metadata()
+            .is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::getuid().as_raw());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) && own {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A signal ends this program, and with it QEMU and what is beside it; the folder and the terminal's ways are put back.
+fn end_with(folder: PathBuf) -> Result<(), String> {
+    let terminal = rustix::termios::tcgetattr(std::io::stdin()).ok();
+    let signals = [SIGINT, SIGTERM, SIGHUP];
+    let mut signals = Signals::new(signals).map_err(|error| format!("no word of signals: {error}"))?;
+    std::thread::spawn(move || {
+        let Some(signal) = signals.forever().next() else { return };
+        let _ = std::fs::remove_dir_all(&folder);
+        if let Some(terminal) = terminal {
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal);
+        }
+        std::process::exit(128 + signal);
+    });
+    Ok(())
 }
 
 fn start(machine: &Run) -> Result<ExitCode, String> {
@@ -180,6 +222,12 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
             kernel.display()
         ));
     }
+    if !modules.is_dir() {
+        return Err(format!(
+            "there are no modules at {}: name their folder with --modules",
+            modules.display()
+        ));
+    }
     if machine.interactive && !std::io::stdin().is_terminal() {
         return Err("-i: standard input is no terminal".into());
     }
@@ -189,6 +237,11 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         Ok(Mount { source: mount.source, target: mount.target, read_only: mount.read_only })
     });
     let mounts = mounts.collect::<Result<Vec<_>, String>>()?;
+    for (at, mount) in mounts.iter().enumerate() {
+        if mounts[..at].iter().any(|other| other.target == mount.target) {
+            return Err(format!("two folders are to be mounted at {}", mount.target.display()));
+        }
+    }
     let folder = scratch()?;
     let root = Root::open(&machine.root, &folder.0).map_err(text)?;
     let words = root.command(&machine.command)?;
@@ -231,6 +284,14 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         interactive: machine.interactive,
     };
     pontoon_vm::write_initramfs(&contents, &initramfs).map_err(text)?;
+    // The kernel holds it twice while it unpacks it, and lets files fill half of the memory.
+    let size = std::fs::metadata(&initramfs).map_err(|error| error.to_string())?.len() >> 20;
+    let needed = 2 * size + 96;
+    if u64::from(machine.memory) < needed {
+        return Err(format!(
+            "the root file system takes {size} MiB: give the machine --memory {needed} or more"
+        ));
+    }
     let listeners = pontoon_vm::listen(&request).map_err(text)?;
     let mut started = |accelerator: Accelerator, pid: u32| {
         let vsock = if request.vsock.is_some() { ", with a vsock" } else { "" };

@@ -8,11 +8,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use common::models::{CHAT, asset, package, variable};
 use common::raw::{hello, hello_frame};
-use common::{Daemon, Gpu, Setup};
+use common::{Daemon, Gpu, Setup, wait_until};
 use pontoon_daemon::admin::{self, Answer, Question};
 use pontoon_daemon::forward::NewMachine;
 use pontoon_daemon::paths;
@@ -251,6 +252,21 @@ fn an_image_is_a_root_and_folders_of_the_host_are_mounted() {
     save("oci-dir", &layout);
     let output = bench.run_image(&[], layout.to_str().unwrap(), &[]);
     assert!(output.status.success() && text(&output.stdout).contains("by itself"), "{output:?}");
+    // An image with one program and no shell.
+    std::fs::copy(bench.guests.join("pontoon-doctor"), scratch.path().join("doctor")).unwrap();
+    let file = "FROM scratch\nCOPY doctor /doctor\nENTRYPOINT [\"/doctor\", \"--no-models\"]\n";
+    std::fs::write(scratch.path().join("Alone"), file).unwrap();
+    let mut build = podman.command();
+    build
+        .args(["build", "--network", "none", "-t", "localhost/alone", "-f"])
+        .arg(scratch.path().join("Alone"));
+    assert!(build.arg(scratch.path()).output().unwrap().status.success());
+    let alone = scratch.path().join("alone.tar");
+    let mut save = podman.command();
+    save.args(["save", "--format", "oci-archive", "-o"]).arg(&alone).arg("localhost/alone");
+    assert!(save.output().unwrap().status.success());
+    let output = bench.run_image(&[], alone.to_str().unwrap(), &[]);
+    assert!(output.status.success() && text(&output.stdout).contains("came back doubled"), "{output:?}");
     // What is wrong with an image is said before anything starts.
     let blobs = std::fs::read_dir(layout.join("blobs/sha256")).unwrap().flatten();
     let largest = blobs.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap().path();
@@ -262,6 +278,27 @@ fn an_image_is_a_root_and_folders_of_the_host_are_mounted() {
     assert!(!output.status.success() && !text(&output.stderr).contains("runs on"), "{output:?}");
     let output = bench.run_image(&["-v", "/nonexistent:/x"], image, &["true"]);
     assert!(text(&output.stderr).contains("cannot mount /nonexistent"), "{output:?}");
+}
+
+#[test]
+fn a_machine_that_is_ended_leaves_nothing() {
+    let Some(bench) = Bench::new("") else { return };
+    let mut command = bench.command(&[], bench.root.to_str().unwrap(), &["/bin/sleep", "1000"]);
+    let mut machine = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(machine.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.contains("runs on tcg"), "{line}");
+    let folder = std::env::temp_dir().join(format!("pontoon-vm-{}", machine.id()));
+    assert!(folder.is_dir());
+    let children = common::children_of(machine.id());
+    assert!(!children.is_empty());
+    assert!(Command::new("kill").arg(machine.id().to_string()).status().unwrap().success());
+    assert_eq!(machine.wait().unwrap().code(), Some(128 + 15));
+    assert!(!folder.exists());
+    wait_until("QEMU has ended", Duration::from_secs(10), || {
+        children.iter().all(|child| !common::is_alive(*child))
+    });
 }
 
 #[test]
@@ -295,7 +332,7 @@ fn a_terminal_is_the_commands() {
     until("42");
     // Ctrl-C is the machine's, and ends what runs there alone.
     keys.write_all(b"sleep 1000\n").unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(500));
     keys.write_all(b"\x03").unwrap();
     keys.write_all(b"echo still $((40 + 3)); exit 9\n").unwrap();
     until("still 43");
@@ -315,7 +352,11 @@ fn a_reason_before_the_welcome_is_read() {
     let question = Question::Machine(NewMachine { cid: 9, pid: std::process::id() as i32 });
     let descriptors = [bridge.as_fd(), models.as_fd(), memory.as_fd()];
     let admin = paths::admin_socket(&daemon.socket());
-    assert!(matches!(admin::ask_with(&admin, &question, &descriptors), Ok(Answer::Done)));
+    wait_until("the operator's socket is there", Duration::from_secs(10), || {
+        admin::ask(&admin, &Question::Sessions).is_ok()
+    });
+    let answer = admin::ask_with(&admin, &question, &descriptors);
+    assert!(matches!(answer, Ok(Answer::Done)), "{answer:?}");
     let mut socket = UnixStream::connect(path).unwrap();
     let hello = Hello { shared_memory: true, ..hello("") };
     socket.write_all(&hello_frame(&hello)).unwrap();
@@ -342,5 +383,21 @@ fn what_is_missing_is_named() {
     assert!(run(&["--kernel", "/nonexistent", "/", "/bin/true"]).contains("no kernel at /nonexistent"));
     let own = std::env::current_exe().unwrap();
     let own = own.to_str().unwrap();
-    assert!(run(&["--kernel", own, "/nonexistent", "/bin/true"]).contains("/nonexistent: No such file"));
+    let scratch = Scratch::new("vm-missing").unwrap();
+    let (modules, root) = (scratch.path().join("modules"), scratch.path().join("root"));
+    std::fs::create_dir_all(modules.join("kernel")).unwrap();
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::File::create(root.join("large")).unwrap().set_len(100 << 20).unwrap();
+    let (modules, root) = (modules.to_str().unwrap(), root.to_str().unwrap());
+    let parts = ["--kernel", own, "--modules", modules, "--memory", "128"];
+    let small = run(&[&parts[..], &[root, "/bin/true"]].concat());
+    assert!(small.contains("takes 10") && small.contains("--memory 29"), "{small}");
+    let twice = run(&[&parts[..], &["-v", "/tmp:/x", "-v", "/:/x", root, "/bin/true"]].concat());
+    assert!(twice.contains("two folders are to be mounted at /x"), "{twice}");
+    assert!(run(&[&parts[..], &[own]].concat()).contains("is no archive of an OCI image layout"));
+    assert!(run(&["--kernel", own, "--modules", "/nope", root, "x"]).contains("no modules at /nope"));
+    assert!(
+        run(&["--kernel", own, "--modules", modules, "/nonexistent", "/bin/true"])
+            .contains("/nonexistent: No such file")
+    );
 }

@@ -1,11 +1,12 @@
 //! The admin socket: what the daemon tells its own operator, one JSON question and answer a line.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use pontoon_callers::Container;
@@ -138,6 +139,8 @@ pub(crate) struct Desk {
     pub models: bool,
     /// The model runner in containers' networks, once it runs.
     pub forwards: OnceLock<Forwards>,
+    /// Virtual machines that were started with us, and their monitors' processes.
+    pub machines: Mutex<BTreeMap<u32, OwnedFd>>,
 }
 
 /// Answers questions until the process ends.
@@ -192,6 +195,17 @@ fn question(stream: &UnixStream) -> std::io::Result<(Vec<u8>, Vec<OwnedFd>)> {
 fn served(desk: &Desk, machine: &NewMachine, descriptors: Vec<OwnedFd>) -> Result<(), String> {
     if machine.cid < 3 {
         return Err(format!("{} is no context id of a virtual machine: those begin at 3", machine.cid));
+    }
+    {
+        let mut machines = desk.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.retain(|_, monitor| !forward::has_ended(monitor));
+        if machines.contains_key(&machine.cid) {
+            return Err(format!(
+                "a machine with the context id {} runs already: give this one another --cid",
+                machine.cid
+            ));
+        }
+        machines.insert(machine.cid, forward::process(machine.pid)?);
     }
     let mut descriptors = descriptors.into_iter();
     let (Some(bridge), Some(models)) = (descriptors.next(), descriptors.next()) else {

@@ -282,6 +282,25 @@ impl Config {
             if self.listen.vms[..at].iter().any(|other| other.cid == vm.cid) {
                 return Err(format!("listen.vms.cid {} is there twice", vm.cid));
             }
+            if !vm.uds.is_absolute() || vm.port == 0 {
+                let (uds, port) = (vm.uds.display(), vm.port);
+                return Err(format!(
+                    "listen.vms.uds is '{uds}' and port {port}; an absolute path and a port of at least 1 are needed"
+                ));
+            }
+            if self.listen.vms[..at].iter().any(|other| other.socket() == vm.socket()) {
+                return Err(format!(
+                    "listen.vms.uds {} with port {} is there twice",
+                    vm.uds.display(),
+                    vm.port
+                ));
+            }
+            if let Some(memory) = vm.memory.as_ref().filter(|memory| !memory.is_absolute()) {
+                return Err(format!(
+                    "listen.vms.memory is '{}'; it must be an absolute path",
+                    memory.display()
+                ));
+            }
             if let Some(memory) = &vm.memory
                 && self.listen.vms[..at].iter().any(|other| other.memory.as_ref() == Some(memory))
             {

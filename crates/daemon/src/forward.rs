@@ -235,6 +235,12 @@ pub fn process(pid: i32) -> Result<OwnedFd, String> {
     pidfd_open(named, PidfdFlags::empty()).map_err(|error| format!("the process {pid}: {error}"))
 }
 
+/// Whether the process behind a descriptor of [`process`] has ended.
+pub fn has_ended(process: &OwnedFd) -> bool {
+    let mut set = [PollFd::new(process, PollFlags::IN)];
+    matches!(rustix::event::poll(&mut set, Some(&rustix::event::Timespec::default())), Ok(1..))
+}
+
 /// Tells when a process has ended. The thread that waits for it costs no more than its stack's first page.
 fn end_of(process: OwnedFd) -> std::io::Result<oneshot::Receiver<()>> {
     let (tell, told) = oneshot::channel();

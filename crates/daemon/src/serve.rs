@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use pontoon_callers::Directory;
@@ -61,6 +61,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         door: door.clone(),
         models: config.http.enabled,
         forwards: OnceLock::new(),
+        machines: Mutex::default(),
     });
     let answering = desk.clone();
     thread("admin", Box::new(move || admin::serve(admin_listener, &answering)))?;

@@ -48,11 +48,9 @@ fn connect(findings: &mut Vec<Finding>) -> Option<wgpu::Instance> {
             return None;
         }
         Err(error) => {
-            findings.push(Finding::failed(
-                "host",
-                error.to_string(),
-                "correct PONTOON_HOST, or unset it to have the usual places tried",
-            ));
+            let advice =
+                "correct that variable, or unset it: without PONTOON_HOST the usual places are tried";
+            findings.push(Finding::failed("host", error.to_string(), advice));
             return None;
         }
     };

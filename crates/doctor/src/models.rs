@@ -28,6 +28,15 @@ pub fn examine() -> Vec<Finding> {
             "only http:// is; try it with its own client",
         )];
     }
+    // A ticket is for the bridge alone.
+    if named.is_none() && std::env::var("PONTOON_HOST").is_ok_and(|host| host.starts_with("pontoon://")) {
+        let advice = "for the host's models set OPENAI_BASE_URL to its `http.remote`, and OPENAI_API_KEY to a key of its";
+        return vec![Finding::warning(
+            "models",
+            "PONTOON_HOST is a ticket, which leads to the GPU alone",
+            advice,
+        )];
+    }
     let advice = "give the container the device pontoon.dev/gpu=all, or mount the host's folder of sockets, and check that `pontoon serve` runs on the host";
     vec![Finding::failed("models", format!("no model runner answers: {}", tried.join(", ")), advice)]
 }

@@ -20,6 +20,14 @@ end() {
     /bin/busybox sync
     /bin/busybox poweroff -f
 }
+[ -e /root/.pontoon-command ] || {
+    /bin/busybox echo pontoon-vm-ready > /root/dev/ttyS0
+    /bin/busybox echo "the root file system did not fit into the machine's memory: give it more with --memory" > /root/dev/ttyS0
+    end 125
+}
+# The script needs a shell; the root may have none.
+/bin/busybox mkdir -p /root/.pontoon
+/bin/busybox cp /bin/busybox /root/.pontoon/busybox
 while read -r tag mode place; do
     /bin/busybox mkdir -p "/root$place"
     /bin/busybox mount -t virtiofs -o "$mode" "$tag" "/root$place" 2> /mount-error || {
@@ -33,8 +41,8 @@ done < /mounts
 if [ -e /interactive ]; then
     # The console is the command's terminal: signals, job control.
     /bin/busybox setsid /bin/busybox sh -c \
-        'exec /bin/busybox chroot /root /.pontoon-command < /root/dev/ttyS0 > /root/dev/ttyS0 2>&1'
+        'exec /bin/busybox chroot /root /.pontoon/busybox sh /.pontoon-command < /root/dev/ttyS0 > /root/dev/ttyS0 2>&1'
 else
-    /bin/busybox chroot /root /.pontoon-command > /root/dev/ttyS0 2>&1 < /root/dev/null
+    /bin/busybox chroot /root /.pontoon/busybox sh /.pontoon-command > /root/dev/ttyS0 2>&1 < /root/dev/null
 fi
 end $?

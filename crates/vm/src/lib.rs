@@ -63,11 +63,19 @@ pub enum Error {
     #[error("no memory to share with the machine: {0}")]
     Memory(std::io::Error),
     /// The machine did not start.
-    #[error("the machine did not start within {seconds} s; its last words: {words}")]
+    #[error("the machine did not start within {seconds} s{words}")]
     Boot {
         /// How long was waited.
         seconds: u64,
         /// What its console said last.
+        words: String,
+    },
+    /// QEMU ended before the machine was there.
+    #[error("QEMU ended before the machine started ({status}){words}; --accel tcg works everywhere")]
+    Died {
+        /// How it ended.
+        status: String,
+        /// What the console said last.
         words: String,
     },
     /// The machine ended without an exit code.

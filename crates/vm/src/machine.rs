@@ -85,7 +85,9 @@ impl Request {
         let first = wanted.unwrap_or_else(Accelerator::guess);
         let alone = wanted.is_some() || first == Accelerator::Tcg;
         match self.attempt(first, if alone { BOOT } else { ACCELERATED_BOOT }, started, output) {
-            Err(Error::Boot { .. }) if !alone => self.attempt(Accelerator::Tcg, BOOT, started, output),
+            Err(Error::Boot { .. } | Error::Died { .. }) if !alone => {
+                self.attempt(Accelerator::Tcg, BOOT, started, output)
+            }
             other => other,
         }
     }
@@ -123,7 +125,7 @@ impl Request {
         }
         let status = machine.qemu.wait().map_err(|error| Error::Ended(error.to_string()))?;
         if let Some(boot) = before {
-            return Err(no_boot(begun.elapsed(), &boot));
+            return Err(Error::Died { status: status.to_string(), words: last_words(&boot) });
         }
         let control = machine.control.lock().unwrap_or_else(PoisonError::into_inner).replace('\r', "");
         let code =
@@ -151,9 +153,17 @@ impl Request {
 }
 
 fn no_boot(waited: Duration, boot: &[u8]) -> Error {
-    let text =
-        String::from_utf8_lossy(&boot[boot.len().saturating_sub(500)..]).replace(char::is_control, " ");
-    Error::Boot { seconds: waited.as_secs(), words: text.trim().to_owned() }
+    Error::Boot { seconds: waited.as_secs(), words: last_words(boot) }
+}
+
+/// The end of what was said before the command began, as a part of a sentence.
+fn last_words(boot: &[u8]) -> String {
+    let end = &boot[boot.len().saturating_sub(500)..];
+    let text = String::from_utf8_lossy(end).replace(char::is_control, " ");
+    match text.trim() {
+        "" => String::new(),
+        words => format!("; its last words: {words}"),
+    }
 }
 
 /// Keeps the first of what a guest says, and lets the rest go by.

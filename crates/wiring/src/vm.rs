@@ -83,21 +83,18 @@ pub struct Lines {
 /// The lines for a machine.
 ///
 /// # Errors
-/// [`WiringError::Path`] for a socket that no monitor's line can carry, [`WiringError::Unknown`] for shared memory with a
-/// monitor that has none for us.
+/// [`WiringError::Path`] for a path that no monitor's line can carry, or for shared memory with a monitor that has none
+/// for us.
 pub fn vm_lines(monitor: Monitor, machine: &Machine) -> Result<Lines, WiringError> {
     let Machine { cid, port, .. } = machine;
-    let uds = plain(&machine.uds)?;
+    let uds = plain("vsock socket", &machine.uds)?;
     let kernel = vec!["[listen]".to_owned(), format!("vsock = {port}")];
     let by_socket = vec![format!("[[listen.vms]]\ncid = {cid}\nuds = \"{uds}\"\nport = {port}")];
     let guest = vec![format!("PONTOON_HOST=vsock:2:{port}")];
-    let memory = machine.memory.as_deref().map(plain).transpose()?;
-    if let (Some(memory), true) = (memory, monitor != Monitor::QemuUser) {
-        return Err(WiringError::Unknown {
-            what: "monitor for shared memory",
-            value: memory.to_owned(),
-            choices: "qemu-user alone; other monitors' machines do without",
-        });
+    let memory = machine.memory.as_deref().map(|path| plain("shared memory", path)).transpose()?;
+    if let (Some(_), true, Some(path)) = (memory, monitor != Monitor::QemuUser, &machine.memory) {
+        let why = "shared memory is for qemu-user alone: other monitors' machines do without";
+        return Err(path_error("shared memory", path, why));
     }
     Ok(match monitor {
         Monitor::Qemu => {
@@ -148,12 +145,12 @@ pub fn vm_lines(monitor: Monitor, machine: &Machine) -> Result<Lines, WiringErro
 }
 
 /// Monitors give commas meanings of their own, and one of the lines is for a shell.
-fn plain(path: &Path) -> Result<&str, WiringError> {
+fn plain<'a>(what: &'static str, path: &'a Path) -> Result<&'a str, WiringError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     match path.to_str().filter(|text| path.is_absolute() && text.chars().all(fits)) {
         Some(text) => Ok(text),
         None => Err(path_error(
-            "vsock socket",
+            what,
             path,
             "it must be an absolute path of letters, digits, '/', '.', '_' and '-'",
         )),

@@ -19,6 +19,7 @@ const MAX_FILE: u64 = 1 << 20;
 struct File {
     /// What the project is called; else as its folder.
     name: Option<String>,
+    include: Option<Value>,
     #[serde(default)]
     services: BTreeMap<String, Option<Service>>,
     #[serde(default)]
@@ -30,6 +31,7 @@ struct File {
 struct Service {
     provider: Option<Provider>,
     image: Option<String>,
+    extends: Option<Value>,
     container_name: Option<String>,
     devices: Vec<Value>,
     models: Value,
@@ -61,9 +63,11 @@ struct Report {
 pub fn run(config: &Config, path: &Path, as_json: bool) -> Result<ExitCode, String> {
     let text = read(path)?;
     let file: File = serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    if text.replace("$$", "").contains('$') && path != Path::new("-") {
+    let elsewhere =
+        file.include.is_some() || file.services.values().flatten().any(|one| one.extends.is_some());
+    if (elsewhere || text.replace("$$", "").contains('$')) && path != Path::new("-") {
         eprintln!(
-            "note: variables are not filled in; `docker compose config | pontoon compose check -` does so"
+            "note: variables are not filled in, `include` and `extends` not followed; `docker compose config | pontoon compose check -` does so"
         );
     }
     let reports = examine(&file, &project(&file, path), config);
@@ -153,7 +157,14 @@ impl Desk<'_> {
         promised(file, service, &mut report);
         let wants_models =
             !names(&service.models).is_empty() || report.gets.iter().any(|line| line.contains("_URL"));
-        let on_host = service.network_mode.as_deref() == Some("host");
+        let network = service.network_mode.as_deref().unwrap_or_default();
+        let on_host = network == "host";
+        // The port in a network is there for all who share it.
+        let shared = network
+            .strip_prefix("service:")
+            .and_then(|name| Some((name, file.services.get(name)?.as_ref()?)));
+        let has_models =
+            has_models || shared.is_some_and(|(name, other)| self.given(name, other, &mut Report::default()));
         if wants_models && !has_models && !on_host {
             let way = format!("a way to the model runner: add `devices: [{KIND}=all]` to the service");
             report.misses.push(way);
@@ -165,19 +176,17 @@ impl Desk<'_> {
     fn provider(&self, name: &str, provider: &Provider) -> Report {
         let mut report = Report::default();
         let option = |name: &str| provider.options.get(name).and_then(|value| texts(value).pop());
-        match option("model") {
-            Some(model) => {
-                report.gets.push(format!("is the model {model}, loaded before its dependants start"))
-            }
-            None => report.gets.push("is a GPU tenant without a model".into()),
-        }
         let words = provider
             .options
             .iter()
             .flat_map(|(key, value)| texts(value).into_iter().map(move |text| format!("--{key}={text}")));
         let words: Vec<String> = words.chain(["service".to_owned()]).collect();
-        if let Err(message) = super::provider::parse(&words) {
-            report.misses.push(format!("what its options ask for: {message}"));
+        match (super::provider::parse(&words), option("model")) {
+            (Err(message), _) => report.misses.push(format!("what its options ask for: {message}")),
+            (Ok(_), Some(model)) => {
+                report.gets.push(format!("to be the model {model}, loaded before its dependants start"));
+            }
+            (Ok(_), None) => report.gets.push("to be a GPU tenant without a model".into()),
         }
         if let (prefix, false) = super::provider::prefix(name) {
             report.misses.push(format!(
@@ -369,7 +378,7 @@ match = { service = 'job' }
 ";
         let reports = reports(file, config);
         let provider = &reports["my-llm"];
-        assert!(provider.gets[0].contains("the model demo/x,"), "{provider:?}");
+        assert!(provider.gets[0].contains("to be the model demo/x,"), "{provider:?}");
         assert!(provider.misses.len() == 1 && provider.misses[0].contains("MY-LLM_URL"), "{provider:?}");
         let trainer = &reports["trainer"];
         assert_eq!(trainer.gets[0], "the GPU, by pontoon.dev/gpu=all, under the policy 'trainers'");

@@ -219,6 +219,8 @@ pub fn uninstall() -> Result<ExitCode, String> {
     if before.symlink_metadata().is_ok() {
         std::fs::rename(&before, &plugin).map_err(failed)?;
         println!("{} is again what it was", plugin.display());
+    } else {
+        println!("{} is not there any more", plugin.display());
     }
     Ok(ExitCode::SUCCESS)
 }

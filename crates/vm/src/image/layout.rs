@@ -126,11 +126,27 @@ fn parse<T: serde::de::DeserializeOwned>(text: &[u8], what: &str) -> Result<T, S
 /// Unpacks the archive of a layout into a folder: its index and blobs, nothing else.
 pub fn unpack(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
     let failed = |error: std::io::Error| Error::file(archive, error);
-    let file = File::open(archive).map_err(failed)?;
+    let none = |why: &str| Error::Image { path: archive.to_owned(), why: why.to_owned() };
+    let no_layout = || {
+        none(
+            "it is no archive of an OCI image layout, nor a root file system folder (podman save --format oci-archive makes one)",
+        )
+    };
+    let mut file = File::open(archive).map_err(failed)?;
+    let mut magic = Vec::new();
+    (&mut file).take(4).read_to_end(&mut magic).map_err(failed)?;
+    if magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd] {
+        return Err(none("it is compressed: uncompress it first"));
+    }
+    std::io::Seek::rewind(&mut file).map_err(failed)?;
     std::fs::create_dir_all(into.join("blobs/sha256")).map_err(|error| Error::file(into, error))?;
-    let mut found = false;
+    let (mut found, mut entries) = (false, 0);
     for entry in tar::Archive::new(file).entries().map_err(failed)? {
-        let mut entry = entry.map_err(failed)?;
+        let mut entry = match entry {
+            Err(_) if entries == 0 => return Err(no_layout()),
+            entry => entry.map_err(|error| none(&format!("the archive is damaged: {error}")))?,
+        };
+        entries += 1;
         let path = entry.path().map_err(failed)?.into_owned();
         let path: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
         let wanted = path == Path::new("index.json") || path.parent() == Some(Path::new("blobs/sha256"));
@@ -142,11 +158,5 @@ pub fn unpack(archive: &Path, into: &Path) -> Result<PathBuf, Error> {
         let mut out = File::create(&to).map_err(|error| Error::file(&to, error))?;
         std::io::copy(&mut entry, &mut out).map_err(failed)?;
     }
-    match found {
-        true => Ok(into.to_owned()),
-        false => Err(Error::Image {
-            path: archive.to_owned(),
-            why: "it is no archive of an OCI image layout, nor a root file system folder (podman save --format oci-archive makes one)".into(),
-        }),
-    }
+    if found { Ok(into.to_owned()) } else { Err(no_layout()) }
 }
