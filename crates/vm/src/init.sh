@@ -16,7 +16,10 @@ for place in proc sys dev; do
     /bin/busybox mount -o move /$place /root/$place
 done
 end() {
+    # What was said last is still on its way, and the machine's end would cut it off: setting a terminal waits for that.
+    /bin/busybox stty -F /root/dev/ttyS0 cooked
     /bin/busybox echo "pontoon-vm-exit $1" > /root/dev/ttyS1
+    /bin/busybox stty -F /root/dev/ttyS1 cooked
     /bin/busybox sync
     /bin/busybox poweroff -f
 }
@@ -39,9 +42,16 @@ done < /mounts
 # The host waits for this line, then shows everything.
 /bin/busybox echo pontoon-vm-ready > /root/dev/ttyS0
 if [ -e /interactive ]; then
-    # The console is the command's terminal: signals, job control.
-    /bin/busybox setsid /bin/busybox sh -c \
-        'exec /bin/busybox chroot /root /.pontoon/busybox sh /.pontoon-command < /root/dev/ttyS0 > /root/dev/ttyS0 2>&1'
+    # The console is the command's terminal: signals, job control. Signals are for the command; this session stays until
+    # all is said, since its end hangs the terminal up and drops what is on its way.
+    /bin/busybox setsid /bin/busybox sh -c '
+        trap : INT QUIT
+        exec < /root/dev/ttyS0 > /root/dev/ttyS0 2>&1
+        /bin/busybox chroot /root /.pontoon/busybox sh /.pontoon-command
+        code=$?
+        trap "" TTOU
+        /bin/busybox stty cooked
+        exit $code'
 else
     /bin/busybox chroot /root /.pontoon/busybox sh /.pontoon-command > /root/dev/ttyS0 2>&1 < /root/dev/null
 fi
