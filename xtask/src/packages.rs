@@ -21,7 +21,7 @@ const fn package(name: &'static str, program: Option<&'static str>, why: &'stati
     Package { name, program, why }
 }
 
-const PACKAGES: [Package; 21] = [
+const PACKAGES: [Package; 23] = [
     package("libvulkan1", None, "the Vulkan loader"),
     package("mesa-vulkan-drivers", None, "Vulkan drivers, among them lavapipe for machines without a GPU"),
     package("podman", Some("podman"), "runs containers"),
@@ -32,6 +32,8 @@ const PACKAGES: [Package; 21] = [
     package("uidmap", Some("newuidmap"), "podman without root"),
     package("iptables", Some("iptables"), "podman's network rules"),
     package("qemu-system-x86", Some("qemu-system-x86_64"), "emulates a virtual machine in tests"),
+    package("kmod", Some("depmod"), "drivers of an emulated machine in tests"),
+    package("xz-utils", Some("xz"), "unpacks that machine's kernel"),
     package("iproute2", Some("ip"), "networks of their own for guests in tests"),
     package("bubblewrap", Some("bwrap"), "runs a root file system where podman cannot"),
     package("busybox-static", None, "the root file system of test containers"),

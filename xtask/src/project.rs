@@ -93,6 +93,16 @@ impl Project {
         self.target.join("xtask/kernel")
     }
 
+    /// A kernel with all drivers, for an emulated host.
+    pub fn whole_kernel(&self) -> PathBuf {
+        self.target.join("xtask/whole-kernel")
+    }
+
+    /// A newer QEMU.
+    pub fn qemu(&self) -> PathBuf {
+        self.target.join("xtask/qemu")
+    }
+
     /// The embedding model, and what it is made of.
     pub fn minilm(&self) -> PathBuf {
         self.target.join("xtask/minilm")

@@ -52,6 +52,8 @@ fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
     let reranker = engine::reranker(project, stages)?;
     let python = engine::python(project, stages)?;
     let kernel = debian::kernel(project, stages)?;
+    let whole_kernel = debian::whole_kernel(project, stages)?;
+    let qemu = debian::qemu(project, stages);
     let testing = debian::testing(project, stages);
     let mut env: Env = vec![
         (engine::LLAMA_SERVER, llama_server.into()),
@@ -63,6 +65,8 @@ fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
         ("PONTOON_TEST_PYTHON", python.into()),
     ];
     env.extend(kernel.map(|folder| ("PONTOON_TEST_KERNEL", folder.into())));
+    env.extend(whole_kernel.map(|folder| ("PONTOON_TEST_WHOLE_KERNEL", folder.into())));
+    env.extend(qemu.map(|folder| ("PONTOON_TEST_QEMU", folder.into())));
     env.extend(testing.map(|folder| ("PONTOON_TEST_TESTING", folder.into())));
     Ok(env)
 }

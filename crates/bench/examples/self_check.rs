@@ -7,8 +7,9 @@ use pontoon_bench::{Options, Target};
 fn main() {
     let (flags, filters): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
     let flag = |name| flags.iter().any(|flag| flag == name);
-    let targets = ["native", "unix", "tcp"].map(|name| Target { name, connect: Box::new(connect) });
-    let options = Options { quick: flag("--quick"), only: filters.into_iter().next() };
+    let targets =
+        ["native", "unix", "tcp"].map(|name| Target { name: name.to_owned(), connect: Box::new(connect) });
+    let options = Options { quick: flag("--quick"), only: filters.into_iter().collect() };
     let start = std::time::Instant::now();
     let mut progress = |line: &str| eprintln!("{:6.1} s  {line}", start.elapsed().as_secs_f64());
     match pontoon_bench::run(&targets, &options, &mut progress) {

@@ -17,7 +17,7 @@ pub enum Error {
     #[error("cannot open target {target}: {problem}")]
     Open {
         /// The target's name.
-        target: &'static str,
+        target: String,
         /// What it said.
         problem: String,
     },
@@ -28,11 +28,11 @@ pub enum Error {
     )]
     Adapters {
         /// The first target's name.
-        first: &'static str,
+        first: String,
         /// Its adapter.
         first_adapter: String,
         /// The name of the target that differs.
-        other: &'static str,
+        other: String,
         /// Its adapter.
         other_adapter: String,
     },
@@ -40,7 +40,7 @@ pub enum Error {
     #[error("benchmark {benchmark} failed on target {target}: {problem}")]
     Benchmark {
         /// The target's name.
-        target: &'static str,
+        target: String,
         /// The benchmark's name.
         benchmark: &'static str,
         /// What went wrong.

@@ -35,8 +35,8 @@ pub type Connect<'a> = Box<dyn Fn() -> Result<wgpu::Instance, String> + 'a>;
 
 /// One way to reach the GPU.
 pub struct Target<'a> {
-    /// `native`, `unix` or `tcp`; the keys of the report.
-    pub name: &'static str,
+    /// `native`, `unix`, `tcp`, or what a line is called; the keys of the report.
+    pub name: String,
     /// Opens an instance.
     pub connect: Connect<'a>,
 }
@@ -46,8 +46,8 @@ pub struct Target<'a> {
 pub struct Options {
     /// Fewer rounds and smaller batches: well under a minute instead of three.
     pub quick: bool,
-    /// Only the benchmarks whose names contain this.
-    pub only: Option<String>,
+    /// Only the benchmarks whose names contain one of these; all where there is none.
+    pub only: Vec<String>,
 }
 
 /// The names of all benchmarks, in the order they run in.
@@ -67,7 +67,7 @@ pub fn run(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Report, Error> {
     let mut machine = Machine::here();
-    let selected = select(options.only.as_deref())?;
+    let selected = select(&options.only)?;
     if targets.is_empty() {
         return Err(Error::NoTarget);
     }
@@ -82,23 +82,23 @@ pub fn run(
     for (index, case) in selected.iter().enumerate() {
         progress(&format!("[{}/{}] {}", index + 1, selected.len(), case.name));
         let values = measure(case, targets, &sessions, &scale)?;
-        let names = targets.iter().map(|target| target.name);
+        let names = targets.iter().map(|target| target.name.clone());
         benchmarks.push(Benchmark::new(case.name, case.unit, names.zip(values)));
     }
     Ok(Report { machine, benchmarks })
 }
 
-fn select(only: Option<&str>) -> Result<Vec<&'static Case>, Error> {
-    let wanted = |case: &&Case| only.is_none_or(|part| case.name.contains(part));
+fn select(only: &[String]) -> Result<Vec<&'static Case>, Error> {
+    let wanted = |case: &&Case| only.is_empty() || only.iter().any(|part| case.name.contains(part));
     let selected: Vec<_> = cases::ALL.iter().filter(wanted).collect();
-    match (selected.is_empty(), only) {
-        (true, Some(filter)) => Err(Error::NoBenchmark { filter: filter.to_owned() }),
-        _ => Ok(selected),
+    match selected.is_empty() {
+        true => Err(Error::NoBenchmark { filter: only.join("' or '") }),
+        false => Ok(selected),
     }
 }
 
 fn open(target: &Target<'_>) -> Result<Session, Error> {
-    Session::open(target).map_err(|problem| Error::Open { target: target.name, problem })
+    Session::open(target).map_err(|problem| Error::Open { target: target.name.clone(), problem })
 }
 
 /// Numbers of two different GPUs would say nothing about the bridge.
@@ -110,9 +110,9 @@ fn same_adapter(targets: &[Target<'_>], sessions: &[Session]) -> Result<(), Erro
     match sessions.iter().position(|session| identity(session) != identity(&sessions[0])) {
         None => Ok(()),
         Some(other) => Err(Error::Adapters {
-            first: targets[0].name,
+            first: targets[0].name.clone(),
             first_adapter: first,
-            other: targets[other].name,
+            other: targets[other].name.clone(),
             other_adapter: describe(&sessions[other]),
         }),
     }
@@ -126,7 +126,7 @@ fn measure(
     scale: &Scale,
 ) -> Result<Vec<f64>, Error> {
     let failed = |index: usize, problem| Error::Benchmark {
-        target: targets[index].name,
+        target: targets[index].name.clone(),
         benchmark: case.name,
         problem,
     };

@@ -30,32 +30,29 @@ pub struct Benchmark {
 
 /// A number for each target but the first, in the order of the targets; a map in JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ByTarget(pub Vec<(&'static str, f64)>);
+pub struct ByTarget(pub Vec<(String, f64)>);
 
 impl ByTarget {
     /// The number of one target.
     pub fn get(&self, target: &str) -> Option<f64> {
-        self.0.iter().find(|(name, _)| *name == target).map(|(_, value)| *value)
+        self.0.iter().find(|(name, _)| name == target).map(|(_, value)| *value)
     }
 }
 
 impl Serialize for ByTarget {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
+        serializer.collect_map(self.0.iter().map(|(target, value)| (target, value)))
     }
 }
 
 impl Benchmark {
     /// `values` begins with the native one.
-    pub(crate) fn new(
-        name: &'static str,
-        unit: Unit,
-        values: impl Iterator<Item = (&'static str, f64)>,
-    ) -> Self {
+    pub(crate) fn new(name: &'static str, unit: Unit, values: impl Iterator<Item = (String, f64)>) -> Self {
         let mut values = values.map(|(target, value)| (target, rounded(value)));
         let native = values.next().map_or(f64::NAN, |(_, value)| value);
         let bridged = ByTarget(values.collect());
-        let ratio = bridged.0.iter().map(|(target, value)| (*target, rounded(unit.ratio(native, *value))));
+        let ratio =
+            bridged.0.iter().map(|(target, value)| (target.clone(), rounded(unit.ratio(native, *value))));
         Self { name, unit: unit.name(), native, ratio: ByTarget(ratio.collect()), bridged }
     }
 }
@@ -145,7 +142,11 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let values = |native, unix, tcp| [("native", native), ("unix", unix), ("tcp", tcp)].into_iter();
+        let values = |native, unix, tcp| {
+            [("native", native), ("unix", unix), ("tcp", tcp)]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into_iter()
+        };
         let benchmarks = vec![
             Benchmark::new("sync_round_trip", Unit::Micros, values(10.0, 20.0, 40.0)),
             Benchmark::new("upload_1MiB", Unit::MibPerSecond, values(2000.0, 1000.0, 3000.0)),

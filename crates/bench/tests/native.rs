@@ -4,11 +4,11 @@ use pontoon_bench::{Error, Options, Target};
 
 fn native(name: &'static str) -> Target<'static> {
     let connect = || Ok(wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env()));
-    Target { name, connect: Box::new(connect) }
+    Target { name: name.to_owned(), connect: Box::new(connect) }
 }
 
 fn quick(only: &str) -> Options {
-    Options { quick: true, only: Some(only.to_owned()) }
+    Options { quick: true, only: vec![only.to_owned()] }
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn readback_checks_what_it_reads() {
 
 #[test]
 fn a_target_that_does_not_open_is_named() {
-    let broken = Target { name: "tcp", connect: Box::new(|| Err("nobody listens".into())) };
+    let broken = Target { name: "tcp".into(), connect: Box::new(|| Err("nobody listens".into())) };
     let error = pontoon_bench::run(&[native("native"), broken], &quick("submit"), &mut |_| ()).unwrap_err();
     assert_eq!(error.to_string(), "cannot open target tcp: nobody listens");
 }
@@ -53,7 +53,7 @@ fn a_target_that_fails_later_is_named_with_the_benchmark() {
         opened.set(opened.get() + 1);
         if opened.get() == 1 { (native("").connect)() } else { Err("the host is full".to_owned()) }
     };
-    let target = Target { name: "unix", connect: Box::new(connect) };
+    let target = Target { name: "unix".into(), connect: Box::new(connect) };
     let error = pontoon_bench::run(&[target], &quick("session_start"), &mut |_| ()).unwrap_err();
     assert_eq!(error.to_string(), "benchmark session_start failed on target unix: the host is full");
 }

@@ -4,14 +4,15 @@ use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use pontoon_bench::{Options, Target};
+use pontoon_bench::{Connect, Options, Target};
 use pontoon_client::Endpoint;
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
     /// Measure wgpu natively and through Pontoon, interleaved, and print both and their ratio
     ///
-    /// Starts a daemon of its own. Ratios above 1 are better than native.
+    /// Starts a daemon of its own, or with --over uses one that runs, over the line that leads there. Ratios above 1
+    /// are better than native.
     Gpu {
         /// End within 40 s: fewer rounds, same benchmarks
         #[arg(long)]
@@ -19,28 +20,38 @@ pub enum Verb {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Run only benchmarks whose name contains TEXT
+        /// Run only benchmarks whose name contains TEXT; may be repeated
         #[arg(long, value_name = "TEXT")]
-        only: Option<String>,
+        only: Vec<String>,
+        /// Measure over the line to a host with the same GPU, an address or a ticket of `pontoon token create`, under a
+        /// name; may be repeated
+        #[arg(long, value_name = "[NAME=]HOST", value_parser = line)]
+        over: Vec<(String, Endpoint)>,
     },
 }
 
 pub fn run(verb: &Verb) -> Result<ExitCode, String> {
-    let Verb::Gpu { quick, json, only } = verb;
-    let host = Host::start()?;
-    let connect = |endpoint: Endpoint| {
-        let token = host.token.clone();
+    let Verb::Gpu { quick, json, only, over } = verb;
+    let host = if over.is_empty() { Some(Host::start()?) } else { None };
+    let connect = |endpoint: Endpoint| -> Connect<'_> {
+        let token =
+            host.as_ref().map(|host| host.token.clone()).or_else(|| std::env::var("PONTOON_TOKEN").ok());
         Box::new(move || {
             let mut options = pontoon_client::Options::new(endpoint.clone());
-            options.token = token.clone();
+            if let Some(token) = &token {
+                options.token = token.clone();
+            }
             pontoon_client::connect(options).map_err(|error| error.to_string())
         })
     };
-    let targets = [
-        Target { name: "native", connect: Box::new(|| Ok(native())) },
-        Target { name: "unix", connect: connect(Endpoint::Unix(host.socket.clone())) },
-        Target { name: "tcp", connect: connect(Endpoint::Tcp(host.address.clone())) },
-    ];
+    let mut targets = vec![Target { name: "native".into(), connect: Box::new(|| Ok(native())) }];
+    targets.extend(
+        over.iter().map(|(name, host)| Target { name: name.clone(), connect: connect(host.clone()) }),
+    );
+    if let Some(host) = &host {
+        targets.push(Target { name: "unix".into(), connect: connect(Endpoint::Unix(host.socket.clone())) });
+        targets.push(Target { name: "tcp".into(), connect: connect(Endpoint::Tcp(host.address.clone())) });
+    }
     let shows_progress = std::io::stderr().is_terminal();
     let mut progress = |text: &str| {
         if shows_progress {
@@ -55,6 +66,15 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     let text = if *json { report.to_json() } else { report.to_table() };
     println!("{}", text.trim_end());
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line: what it is called, and the host at its end.
+fn line(text: &str) -> Result<(String, Endpoint), String> {
+    let (name, host) = match text.split_once('=') {
+        Some((name, host)) if !name.contains(':') => (name, host),
+        _ => ("over", text),
+    };
+    Ok((name.to_owned(), host.parse::<Endpoint>().map_err(|error| error.to_string())?))
 }
 
 fn native() -> wgpu::Instance {

@@ -5,6 +5,7 @@
 
 mod docker;
 mod line;
+mod machine;
 mod podman;
 mod program;
 mod rootfs;
@@ -13,6 +14,7 @@ mod tools;
 
 pub use docker::Docker;
 pub use line::Line;
+pub use machine::Machine;
 pub use podman::{Podman, Service};
 pub use program::add_program;
 pub use rootfs::busybox_rootfs;
