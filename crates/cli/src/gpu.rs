@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use pontoon_daemon::admin::{self, AdapterRow, Answer, Question};
 use pontoon_daemon::{paths, worker};
 
-use pontoon_passthrough::{Device, Inventory, Names, Status};
+use pontoon_passthrough::{Conditions, Device, Inventory, Names, Status};
 
 use crate::table;
 
@@ -16,7 +16,7 @@ pub enum Verb {
     ///
     /// First what the bridge offers: asks the running daemon; without one, loads the host's drivers itself. Then each
     /// GPU and accelerator on PCI, and whether a virtual machine could have it: available, vfio-ready, boot-vga (the
-    /// firmware shows its screen on it), in-use, no-iommu. Programs of others that use one are seen by root alone.
+    /// firmware shows its screen on it), in-use, no-iommu, owned by whom. Programs of others that use one are seen by root alone.
     List {
         /// Print JSON
         #[arg(long)]
@@ -30,8 +30,11 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     let root = Path::new("/");
     let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
     let names = Names::of(root, inventory.gpus());
+    let conditions = Conditions::read(root);
+    let status = |device: &Device| Status::of(device, conditions.owner(device.address));
     if *json {
-        let devices: Vec<_> = inventory.gpus().map(|device| as_json(device, &names)).collect();
+        let devices: Vec<_> =
+            inventory.gpus().map(|device| as_json(device, &names, &status(device))).collect();
         crate::print_json(&serde_json::json!({ "adapters": rows, "devices": devices }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -43,17 +46,18 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     if rows.iter().all(|row| row.kind == "cpu") {
         println!("\n{}", no_gpu());
     }
-    let devices: Vec<_> = inventory.gpus().map(|device| device_cells(device, &names)).collect();
+    let devices: Vec<_> =
+        inventory.gpus().map(|device| device_cells(device, &names, &status(device))).collect();
     if !devices.is_empty() {
         println!();
         let headings =
-            ["PCI ADDRESS", "VENDOR", "MODEL", "DRIVER", "GROUP", "MEMORY", "NUMA", "VFS", "STATUS"];
+            ["PCI ADDRESS", "VENDOR", "MODEL", "DRIVER", "GROUP", "MEMORY", "NUMA", "VFS", "MDEV", "STATUS"];
         table::print(&headings, &devices);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn device_cells(device: &Device, names: &Names) -> Vec<String> {
+fn device_cells(device: &Device, names: &Names, status: &Status) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         device.address.to_string(),
@@ -64,16 +68,20 @@ fn device_cells(device: &Device, names: &Names) -> Vec<String> {
         or_dash(device.memory.map(table::bytes)),
         or_dash(device.numa.map(|node| node.to_string())),
         or_dash(device.sriov.map(|vfs| format!("{}/{}", vfs.active, vfs.total))),
-        Status::of(device).to_string(),
+        match device.mdev.len() {
+            0 => "-".to_owned(),
+            types => format!("{types} types"),
+        },
+        status.to_string(),
     ]
 }
 
 /// What is known of a device, its names and status beside it.
-fn as_json(device: &Device, names: &Names) -> serde_json::Value {
+fn as_json(device: &Device, names: &Names, status: &Status) -> serde_json::Value {
     let mut value = serde_json::to_value(device).unwrap_or_default();
     value["vendor_name"] = names.vendor(device).into();
     value["model"] = names.model(device).into();
-    value["state"] = serde_json::to_value(Status::of(device)).unwrap_or_default();
+    value["state"] = serde_json::to_value(status).unwrap_or_default();
     value
 }
 

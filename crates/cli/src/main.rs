@@ -8,11 +8,13 @@ mod doctor;
 mod engine;
 mod gpu;
 mod model;
+mod passed;
 mod ps;
 mod run;
 mod serve;
 mod table;
 mod token;
+mod vfio;
 mod vm;
 mod worker;
 
@@ -57,6 +59,13 @@ enum Verb {
     /// Virtual machines
     #[command(subcommand)]
     Vm(vm::Verb),
+    /// Whole PCI devices for virtual machines, and back
+    #[command(subcommand)]
+    Vfio(vfio::Verb),
+    #[command(subcommand)]
+    Sriov(vfio::Sriov),
+    #[command(subcommand)]
+    Mdev(vfio::Mdev),
     Doctor(doctor::Arguments),
     /// What `serve` starts: not for people
     #[command(subcommand, hide = true)]
@@ -91,6 +100,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, String> {
         Verb::Token(arguments) => token::run(arguments),
         Verb::Compose(arguments) => compose::run(arguments),
         Verb::Vm(verb) => vm::run(&verb),
+        Verb::Vfio(verb) => vfio::run(&verb),
+        Verb::Sriov(verb) => vfio::sriov(&verb),
+        Verb::Mdev(verb) => vfio::mdev(&verb),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Worker(verb) => worker::run(verb),
     }

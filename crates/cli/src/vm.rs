@@ -46,7 +46,8 @@ pub enum Verb {
     },
     /// Start a virtual machine around a root file system, run a command in it, and pass on its exit code
     ///
-    /// The machine reaches this host's GPU and models and nothing else. It runs in QEMU: on the
+    /// The machine reaches this host's GPU and models and nothing else, unless --gpu or --vfio gives it a whole PCI device:
+    /// that is taken from this host before it starts, and put back when it has ended, however it ends. It runs in QEMU: on the
     /// processor where KVM works, else emulated, and says which. Its files are a copy in memory:
     /// what it writes is gone when it ends. It needs a kernel with its modules (Debian:
     /// linux-image-cloud-amd64), qemu-system-x86 and busybox-static.
@@ -55,6 +56,7 @@ pub enum Verb {
     ///   pontoon vm run ./rootfs /bin/digits
     ///   pontoon vm run image.tar                # podman save --format oci-archive -o image.tar IMAGE
     ///   pontoon vm run -i -v ./data:/data:ro ./rootfs /bin/sh
+    ///   pontoon vm run --gpu debian.qcow2 lspci -k
     #[command(verbatim_doc_comment)]
     Run(Box<Run>),
     /// What QEMU starts for each connection of the machine: not for people
@@ -74,8 +76,10 @@ pub struct Run {
     /// The kernel's modules, the folder with modules.dep [default: /lib/modules of the running kernel]
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
+    #[command(flatten)]
+    passed: crate::passed::Options,
     /// Memory in MiB; the root file system lies in it too
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(128..=1_048_576))]
+    #[arg(short, long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(128..=1_048_576))]
     memory: u32,
     /// Processors
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
@@ -105,7 +109,7 @@ pub struct Run {
     /// Working folder in the machine
     #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<String>,
-    /// Root file system folder, or an OCI image layout: its folder, or an archive of it
+    /// Root file system folder, an OCI image layout (its folder, or an archive of it), or a disk image (raw or qcow2)
     #[arg(value_name = "ROOTFS")]
     root: PathBuf,
     /// Command and its arguments; an image may bring its own
@@ -236,7 +240,13 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         let mount = pontoon_wiring::parse_mount(text, &here).map_err(|error| error.to_string())?;
         Ok(Mount { source: mount.source, target: mount.target, read_only: mount.read_only })
     });
-    let mounts = mounts.collect::<Result<Vec<_>, String>>()?;
+    let mut mounts = mounts.collect::<Result<Vec<_>, String>>()?;
+    if machine.passed.any() {
+        // Where its programs look for the drivers of what it gets.
+        let release = modules.file_name().unwrap_or_default();
+        let target = Path::new("/lib/modules").join(release);
+        mounts.push(Mount { source: modules.clone(), target, read_only: true });
+    }
     for (at, mount) in mounts.iter().enumerate() {
         if mounts[..at].iter().any(|other| other.target == mount.target) {
             return Err(format!("two folders are to be mounted at {}", mount.target.display()));
@@ -256,6 +266,7 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         return Err(format!("--vsock {}: there is no such program", program.display()));
     }
     let initramfs = folder.0.join("initramfs");
+    let passed = machine.passed.take()?;
     let shared = (machine.shared_memory > 0).then(|| pontoon_vm::SharedMemory::create(machine.shared_memory));
     // Beyond those that people give to machines of their own.
     let cid = machine.cid.unwrap_or(0x8000_0000 | std::process::id());
@@ -270,6 +281,11 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         vsock: machine.vsock.clone().or_else(pontoon_vm::find_vsock),
         shared: shared.transpose().map_err(text)?,
         mounts,
+        disk: match &root {
+            Root::Disk(disk) => Some(disk.clone()),
+            _ => None,
+        },
+        devices: passed.as_ref().map(|passed| passed.devices.clone()).unwrap_or_default(),
         interactive: machine.interactive,
     };
     let bridge = request.bridge_address();
@@ -281,6 +297,7 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         modules: &modules,
         command: &command,
         mounts: &request.mounts,
+        devices: !request.devices.is_empty(),
         interactive: machine.interactive,
     };
     pontoon_vm::write_initramfs(&contents, &initramfs).map_err(text)?;
@@ -310,6 +327,9 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(bytes).and_then(|()| out.flush());
     };
-    let code = request.run(machine.accel, &mut started, &mut output).map_err(text)?;
+    let ended = request.run(machine.accel, &mut started, &mut output).map_err(text);
+    let back = passed.map_or(Ok(()), crate::passed::Passed::put_back);
+    let code = ended?;
+    back?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -29,12 +29,27 @@ pub enum Verb {
     },
     /// Check a model, confine this process, and become the engine; standard input is the order
     Engine,
+    /// Take or put back devices; standard input is the order
+    Passthrough,
+    /// One step of that
+    Step {
+        /// The step, as JSON
+        order: String,
+    },
 }
 
 pub fn run(verb: Verb) -> Result<ExitCode, String> {
-    let Verb::Gpu { noop, adapter, require_gpu, uid, gid, parent } = verb else {
+    let (noop, adapter, require_gpu, uid, gid, parent) = match verb {
+        Verb::Gpu { noop, adapter, require_gpu, uid, gid, parent } => {
+            (noop, adapter, require_gpu, uid, gid, parent)
+        }
         // Before any thread and any logger: what becomes the engine inherits nothing of this program.
-        std::process::exit(pontoon_engines::launcher::run());
+        Verb::Engine => std::process::exit(pontoon_engines::launcher::run()),
+        Verb::Step { order } => std::process::exit(pontoon_passthrough::step::run(&order)),
+        Verb::Passthrough => {
+            let ended = pontoon_passthrough::helper::run(std::io::stdin().lock(), std::io::stdout().lock());
+            return ended.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string());
+        }
     };
     pontoon_daemon::logging::start(format!("worker {}: ", std::process::id()));
     worker::run(&Options { noop, adapter, require_gpu, identity: uid.zip(gid), parent })?;

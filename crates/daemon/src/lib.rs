@@ -25,6 +25,7 @@ pub mod serve;
 mod session;
 mod share;
 mod stats;
+mod taken;
 pub mod tokens;
 mod uploads;
 mod watchdog;

@@ -18,7 +18,7 @@ use crate::models::Models;
 use crate::pool::Pool;
 use crate::session::Registry;
 use crate::tokens::Tokens;
-use crate::{Config, Error, admin, cdi, identity, logging, paths};
+use crate::{Config, Error, admin, cdi, identity, logging, paths, taken};
 
 /// Runs the supervisor until it is told to end (`SIGINT`, `SIGTERM`).
 ///
@@ -95,6 +95,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
         let _ = desk.forwards.set(models.forwards(&admin_path));
     }
     refresh_cdi(config);
+    // A driver that hangs keeps nobody waiting.
+    thread("taken", Box::new(taken::look_after))?;
     for address in models.iter().flat_map(Models::addresses) {
         log::info!("models on {address}");
     }

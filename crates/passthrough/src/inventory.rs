@@ -30,14 +30,20 @@ pub struct Device {
     pub numa: Option<u32>,
     /// Whether the firmware shows its screen on it.
     pub boot_display: bool,
+    /// Whether the kernel may put it to sleep: `on` or `auto`.
+    pub power: Option<String>,
     /// Bytes of its own memory, where the driver says.
     pub memory: Option<u64>,
+    /// Bytes of its largest window into that memory: what there is to go by without a driver.
+    pub largest_bar: u64,
     /// Virtual functions, for a physical one that can have some.
     pub sriov: Option<Sriov>,
     /// The physical function of a virtual one.
     pub physical: Option<Address>,
-    /// Mediated types that it offers, and how many more there may be of each.
-    pub mdev: BTreeMap<String, u32>,
+    /// Mediated types that it offers, by their ids.
+    pub mdev: BTreeMap<String, Slices>,
+    /// Whether it can be reset by itself.
+    pub can_reset: bool,
     /// What uses it now: programs that have it open, displays that it drives.
     pub uses: Vec<String>,
 }
@@ -49,6 +55,17 @@ pub struct Sriov {
     pub active: u32,
     /// How many there may be.
     pub total: u32,
+    /// Whether new ones look for drivers of this host.
+    pub autoprobe: Option<bool>,
+}
+
+/// A type of mediated devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Slices {
+    /// What the driver calls it.
+    pub name: Option<String>,
+    /// How many more there may be.
+    pub left: u32,
 }
 
 impl Device {
@@ -57,9 +74,14 @@ impl Device {
         matches!(self.class >> 8, 0x0300 | 0x0302 | 0x0380) || self.class >> 16 == 0x12
     }
 
-    /// Whether it is a bridge, which needs no driver for its group's sake.
+    /// Whether it is a bridge that VFIO does not mind in a group: one without a driver, or with that of PCI Express's ports.
     pub fn is_bridge(&self) -> bool {
-        self.class >> 16 == 0x06
+        self.class >> 16 == 0x06 && self.driver.as_deref().is_none_or(|driver| driver == "pcieport")
+    }
+
+    /// Whether a VFIO driver has it.
+    pub fn on_vfio(&self) -> bool {
+        self.driver.as_deref().is_some_and(|driver| driver.starts_with("vfio"))
     }
 }
 
@@ -138,6 +160,7 @@ fn read_device(path: &Path, address: Address) -> Option<Device> {
     let sriov = number(path, "sriov_totalvfs").filter(|total| *total > 0).map(|total| Sriov {
         active: number(path, "sriov_numvfs").unwrap_or_default() as u32,
         total: total as u32,
+        autoprobe: number(path, "sriov_drivers_autoprobe").map(|autoprobe| autoprobe != 0),
     });
     Some(Device {
         address,
@@ -149,21 +172,36 @@ fn read_device(path: &Path, address: Address) -> Option<Device> {
         group: link(path, "iommu_group").and_then(|group| group.parse().ok()),
         numa: number(path, "numa_node").map(|node| node as u32),
         boot_display: number(path, "boot_vga") == Some(1),
+        power: word(path, "power/control"),
         memory: number(path, "mem_info_vram_total"),
+        largest_bar: largest_bar(path),
         sriov,
         physical: link(path, "physfn").and_then(|address| address.parse().ok()),
         mdev: mdev_types(path),
+        can_reset: path.join("reset").exists(),
         uses: Vec::new(),
     })
 }
 
-fn mdev_types(path: &Path) -> BTreeMap<String, u32> {
+/// The largest of its six regions (`resource`: a line for each, first and last address and flags).
+fn largest_bar(path: &Path) -> u64 {
+    let text = std::fs::read_to_string(path.join("resource")).unwrap_or_default();
+    let size = |line: &str| {
+        let mut numbers = line
+            .split_whitespace()
+            .map(|word| word.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok()));
+        let (first, last) = (numbers.next()??, numbers.next()??);
+        (last > first).then(|| last - first + 1)
+    };
+    text.lines().take(6).filter_map(size).max().unwrap_or_default()
+}
+
+fn mdev_types(path: &Path) -> BTreeMap<String, Slices> {
     let Ok(types) = std::fs::read_dir(path.join("mdev_supported_types")) else { return BTreeMap::new() };
     let one = |entry: std::fs::DirEntry| {
-        let left = number(&entry.path(), "available_instances")?;
-        let name = word(&entry.path(), "name");
+        let left = number(&entry.path(), "available_instances")? as u32;
         let id = entry.file_name().to_string_lossy().into_owned();
-        Some((name.map_or_else(|| id.clone(), |name| format!("{id} ({name})")), left as u32))
+        Some((id, Slices { name: word(&entry.path(), "name"), left }))
     };
     types.flatten().filter_map(one).collect()
 }

@@ -1,16 +1,40 @@
-//! PCI GPUs and accelerators of this host, as the kernel shows them in sysfs: what they are, what drives them, what
-//! shares their IOMMU group, and whether a virtual machine could have one. Reading alone: nothing here writes.
+//! PCI GPUs and accelerators of this host, and how a virtual machine gets one: what they are ([`Inventory`]), what would
+//! be done and what stands against it ([`Plan`]), what was taken ([`Journal`]), and the one writer ([`Host`]) that takes
+//! and puts back. Every decision is made from what was read before; only [`apply`] writes, and only [`Operation`]s.
 //!
 //! Everything is read below a root that the caller names, `/` on a real host, so that recorded trees can be read as well.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod address;
+pub mod apply;
+mod ask;
+mod conditions;
+pub mod helper;
 mod inventory;
+mod journal;
 mod names;
+mod operation;
+mod owner;
+mod plan;
+mod problem;
+mod recover;
+mod restore;
 mod status;
+pub mod step;
 mod uses;
+pub mod viability;
 
 pub use address::{Address, AddressError};
-pub use inventory::{Device, Inventory, Sriov};
+pub use apply::{Error, Host, StepError};
+pub use ask::{Helper, ask};
+pub use conditions::{Conditions, Driver};
+pub use inventory::{Device, Inventory, Slices, Sriov};
+pub use journal::{Journal, JournalError, Journals, Phase, Saved, Taken};
 pub use names::Names;
+pub use operation::{Operation, Uuid, VFIO};
+pub use owner::Owner;
+pub use plan::{Part, Plan, pick};
+pub use problem::Problem;
+pub use recover::{Fate, recover};
+pub use restore::Left;
 pub use status::Status;

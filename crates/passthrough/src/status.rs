@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::Device;
+use crate::{Device, Owner};
 
 /// What stands between a device and a virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,14 +20,18 @@ pub enum Status {
     InUse(Vec<String>),
     /// The host has no IOMMU for it: a machine that had it could reach all memory.
     NoIommu,
+    /// It was taken by Pontoon, for this owner.
+    OwnedBy(String),
 }
 
 impl Status {
-    /// The status of a GPU. A GPU on a VFIO driver is ready, or in use by a machine; of the others the first that holds:
-    /// the boot display, in use, no IOMMU.
-    pub fn of(device: &Device) -> Self {
-        let on_vfio = device.driver.as_deref().is_some_and(|driver| driver.starts_with("vfio"));
-        if on_vfio && device.uses.is_empty() {
+    /// The status of a GPU, and who has it by the journals. What nobody has and is on a VFIO driver is ready, or in use by
+    /// a machine; of the others the first that holds: the boot display, in use, no IOMMU.
+    pub fn of(device: &Device, owner: Option<&Owner>) -> Self {
+        let on_vfio = device.on_vfio();
+        if let Some(owner) = owner {
+            Self::OwnedBy(owner.to_string())
+        } else if on_vfio && device.uses.is_empty() {
             Self::VfioReady
         } else if device.boot_display && !on_vfio {
             Self::BootVga
@@ -49,6 +53,7 @@ impl fmt::Display for Status {
             Self::BootVga => f.write_str("boot-vga"),
             Self::InUse(by) => write!(f, "in-use by {}", by.join(", ")),
             Self::NoIommu => f.write_str("no-iommu"),
+            Self::OwnedBy(owner) => write!(f, "owned by {owner}"),
         }
     }
 }

@@ -1,84 +1,12 @@
 //! Hosts as sysfs shows them, written down: laptops, workstations, servers, and what goes wrong with each.
 
+mod common;
+
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use pontoon_passthrough::{Address, Device, Inventory, Names, Status};
-
-/// A root with files as a kernel would show them; gone when this is dropped.
-struct Tree(PathBuf);
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A function: address, `vendor:device`, class, driver, group.
-type Function<'a> = (&'a str, &'a str, &'a str, Option<&'a str>, Option<u32>);
-
-impl Tree {
-    fn new(name: &str, functions: &[Function<'_>]) -> Self {
-        let root = std::env::temp_dir().join(format!("pontoon-tree-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
-        let tree = Self(root);
-        fs::create_dir_all(tree.0.join("sys/bus/pci/devices")).unwrap();
-        for (address, numbers, class, driver, group) in functions {
-            let (vendor, device) = numbers.split_once(':').unwrap();
-            for (file, value) in [("vendor", vendor), ("device", device), ("class", class)] {
-                tree.write(address, file, &format!("0x{value}"));
-            }
-            tree.write(address, "driver_override", "(null)");
-            tree.write(address, "numa_node", "-1");
-            if let Some(driver) = driver {
-                tree.link(address, "driver", &format!("../../../bus/pci/drivers/{driver}"));
-            }
-            if let Some(group) = group {
-                tree.link(address, "iommu_group", &format!("../../../kernel/iommu_groups/{group}"));
-            }
-        }
-        tree
-    }
-
-    fn path(&self, address: &str) -> PathBuf {
-        self.0.join("sys/bus/pci/devices").join(address)
-    }
-
-    fn write(&self, address: &str, file: &str, value: &str) {
-        let path = self.path(address).join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, format!("{value}\n")).unwrap();
-    }
-
-    fn link(&self, address: &str, file: &str, target: &str) {
-        symlink(target, self.path(address).join(file)).unwrap();
-    }
-
-    /// A program with a file open.
-    fn program(&self, pid: u32, name: &str, file: &str) {
-        let process = self.0.join(format!("proc/{pid}"));
-        fs::create_dir_all(process.join("fd")).unwrap();
-        fs::write(process.join("comm"), format!("{name}\n")).unwrap();
-        symlink(file, process.join("fd/7")).unwrap();
-    }
-
-    fn read(&self) -> Inventory {
-        Inventory::read(&self.0).unwrap()
-    }
-
-    fn status(&self, address: &str) -> String {
-        Status::of(get(&self.read(), address)).to_string()
-    }
-}
-
-fn get<'a>(inventory: &'a Inventory, address: &str) -> &'a Device {
-    inventory.at(address.parse().unwrap()).unwrap()
-}
-
-fn addresses<'a>(devices: impl Iterator<Item = &'a Device>) -> Vec<String> {
-    devices.map(|device| device.address.to_string()).collect()
-}
+use common::{Tree, addresses, get};
+use pontoon_passthrough::{Address, Inventory, Names};
 
 const NVIDIA: &str = "10de:2684";
 const VGA: &str = "030000";
@@ -206,7 +134,8 @@ fn a_server_in_a_long_domain_with_virtual_functions_and_slices() {
     let server = get(&inventory, physical);
     assert_eq!((server.sriov.unwrap().active, server.sriov.unwrap().total, server.numa), (1, 63, Some(1)));
     assert_eq!(get(&inventory, "10000:02:05.1").physical, Some(physical.parse::<Address>().unwrap()));
-    assert_eq!(get(&inventory, "10000:03:00.0").mdev["nvidia-105 (GRID A100-1)"], 4);
+    let slices = &get(&inventory, "10000:03:00.0").mdev["nvidia-105"];
+    assert_eq!((slices.name.as_deref(), slices.left), (Some("GRID A100-1"), 4));
 }
 
 #[test]

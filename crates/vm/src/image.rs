@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::Error;
+use crate::{Disk, Error};
 
 pub use layers::{Entry, Kind};
 
@@ -52,10 +52,12 @@ pub enum Root {
     Folder(PathBuf),
     /// An image.
     Image(Box<Image>),
+    /// A disk.
+    Disk(Disk),
 }
 
 impl Root {
-    /// What is at a path: a root file system folder, or an OCI image layout as folder or archive. `scratch` takes the
+    /// What is at a path: a root file system folder, an OCI image layout as folder or archive, or a disk image. `scratch` takes the
     /// unpacked layers.
     ///
     /// # Errors
@@ -64,6 +66,11 @@ impl Root {
         let found = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
         if found.is_dir() && !path.join("oci-layout").is_file() {
             return Ok(Self::Folder(path.to_owned()));
+        }
+        if found.is_file()
+            && let Some(disk) = Disk::open(path).map_err(|error| Error::file(path, error))?
+        {
+            return Ok(Self::Disk(disk));
         }
         let folder = match found.is_dir() {
             true => path.to_owned(),
@@ -86,7 +93,7 @@ impl Root {
     /// A sentence where there is none.
     pub fn command(&self, asked: &[String]) -> Result<Vec<String>, String> {
         let words = match self {
-            Self::Folder(_) => asked.to_vec(),
+            Self::Folder(_) | Self::Disk(_) => asked.to_vec(),
             Self::Image(image) => {
                 let mut words = image.config.entrypoint.clone().unwrap_or_default();
                 match asked {

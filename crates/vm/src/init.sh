@@ -11,6 +11,28 @@ done
 /bin/busybox ip link set lo up
 /bin/busybox ip link set eth0 up
 /bin/busybox ip address add 10.0.2.15/24 dev eth0
+if [ -e /disk ]; then
+    # The disk, or the first part of it that has programs; what is written goes into memory.
+    /bin/busybox cp /root/.pontoon-command /command
+    /bin/busybox mkdir -p /lower /upper
+    found=
+    for part in /dev/vda /dev/vda[0-9]*; do
+        /bin/busybox mount -o ro "$part" /lower 2> /dev/null || continue
+        [ -d /lower/bin ] || [ -L /lower/bin ] || [ -d /lower/usr/bin ] && found=$part && break
+        /bin/busybox umount /lower
+    done
+    [ -n "$found" ] || {
+        /bin/busybox echo pontoon-vm-ready > /dev/ttyS0
+        /bin/busybox echo "no part of the disk is a root file system that this kernel can mount (ext4, XFS and squashfs are tried)" > /dev/ttyS0
+        /bin/busybox echo "pontoon-vm-exit 125" > /dev/ttyS1
+        /bin/busybox stty -F /dev/ttyS1 cooked
+        /bin/busybox poweroff -f
+    }
+    /bin/busybox mount -t tmpfs none /upper
+    /bin/busybox mkdir -p /upper/files /upper/work
+    /bin/busybox mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work none /root
+    /bin/busybox cp /command /root/.pontoon-command
+fi
 for place in proc sys dev; do
     /bin/busybox mkdir -p /root/$place
     /bin/busybox mount -o move /$place /root/$place
@@ -39,6 +61,12 @@ while read -r tag mode place; do
         end 125
     }
 done < /mounts
+if [ -e /devices ]; then
+    # The drivers of what the host has passed on, and of everything else on PCI.
+    for alias in /root/sys/bus/pci/devices/*/modalias; do
+        /bin/busybox chroot /root /.pontoon/busybox modprobe -q "$(/bin/busybox cat $alias)" 2> /dev/null
+    done
+fi
 # The host waits for this line, then shows everything.
 /bin/busybox echo pontoon-vm-ready > /root/dev/ttyS0
 if [ -e /interactive ]; then

@@ -17,7 +17,7 @@ use crate::{Error, Image, Mount, Root};
 const INIT: &str = include_str!("init.sh");
 
 /// Drivers that the machine needs, and what they need; those that the kernel has built in are left out.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 23] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
@@ -31,6 +31,16 @@ const MODULES: [&str; 13] = [
     "vmw_vsock_virtio_transport",
     "fuse",
     "virtiofs",
+    "virtio_blk",
+    "overlay",
+    "libcrc32c",
+    "crc32c_generic",
+    "crc16",
+    "mbcache",
+    "jbd2",
+    "ext4",
+    "squashfs",
+    "xfs",
 ];
 
 /// Bytes of one file: they are in memory, here and in the machine.
@@ -42,6 +52,8 @@ pub struct Contents<'a> {
     pub root: &'a Root,
     /// Folders of the host to mount in it.
     pub mounts: &'a [Mount],
+    /// Whether the machine has devices of the host, whose drivers it looks for.
+    pub devices: bool,
     /// Whether the console is the command's terminal.
     pub interactive: bool,
     /// A static busybox.
@@ -74,12 +86,20 @@ pub fn write(contents: &Contents<'_>, to: &Path) -> Result<(), Error> {
     }
     archive.put(b"modules/order", 0o100_644, order.as_bytes()).map_err(failed)?;
     archive.put(b"mounts", 0o100_644, mount_list(contents.mounts)?.as_bytes()).map_err(failed)?;
+    if contents.devices {
+        archive.put(b"devices", 0o100_644, &[]).map_err(failed)?;
+    }
+    if matches!(contents.root, Root::Disk(_)) {
+        archive.put(b"disk", 0o100_644, &[]).map_err(failed)?;
+    }
     if contents.interactive {
         archive.put(b"interactive", 0o100_644, &[]).map_err(failed)?;
     }
     match contents.root {
         Root::Folder(folder) => archive.folder(folder, Path::new("root"))?,
         Root::Image(image) => archive.image(image).map_err(failed)?,
+        // It is mounted.
+        Root::Disk(_) => {}
     }
     archive.put(b"root/.pontoon-command", 0o100_755, contents.command.as_bytes()).map_err(failed)?;
     trailer(&mut out).and_then(|out| out.flush()).map_err(failed)

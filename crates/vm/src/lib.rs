@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod disk;
 mod image;
 mod initramfs;
 mod machine;
@@ -15,6 +16,7 @@ mod vsock;
 
 use std::path::{Path, PathBuf};
 
+pub use disk::{Disk, Format};
 pub use image::{Image, Root};
 pub use initramfs::{Contents, write as write_initramfs};
 pub use mounts::Mount;

@@ -1,5 +1,6 @@
 //! A machine to start, and QEMU's options for it.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -73,6 +74,10 @@ pub struct Request {
     pub shared: Option<SharedMemory>,
     /// Folders of the host in it.
     pub mounts: Vec<Mount>,
+    /// A disk image that is its root file system; it is read alone.
+    pub disk: Option<crate::Disk>,
+    /// PCI devices of the host that it gets, by address; they are on VFIO.
+    pub devices: Vec<String>,
     /// Whether this terminal is the command's.
     pub interactive: bool,
 }
@@ -178,6 +183,15 @@ impl Request {
                 "ivshmem-plain,memdev=shared".into(),
             ]);
         }
+        if let Some(disk) = &self.disk {
+            let drive = format!(
+                "if=none,id=root,file={},format={},readonly=on",
+                plain(&disk.path)?,
+                disk.format.name()
+            );
+            arguments.extend(["-drive".into(), drive, "-device".into(), "virtio-blk-pci,drive=root".into()]);
+        }
+        arguments.extend(passed(&self.devices));
         for (option, path) in [("-kernel", &self.kernel), ("-initrd", &self.initramfs)] {
             arguments.extend([option.to_owned(), path.display().to_string()]);
         }
@@ -187,6 +201,25 @@ impl Request {
     pub(crate) fn control_socket(&self) -> PathBuf {
         self.folder.join("control.sock")
     }
+}
+
+/// The host's PCI devices in the machine: each card behind a port of its own, its functions together as they are.
+fn passed(devices: &[String]) -> Vec<String> {
+    let mut cards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for device in devices {
+        cards.entry(device.split_once('.').map_or(device, |(card, _)| card)).or_default().push(device);
+    }
+    let mut words = Vec::new();
+    for (number, functions) in cards.values().enumerate() {
+        let port = format!("pcie-root-port,id=card{number},chassis={0},slot={0}", number + 1);
+        words.extend(["-device".to_owned(), port]);
+        for (function, host) in functions.iter().enumerate() {
+            let more = if function == 0 && functions.len() > 1 { ",multifunction=on" } else { "" };
+            let device = format!("vfio-pci,host={host},bus=card{number},addr=0x0.{function:x}{more}");
+            words.extend(["-device".to_owned(), device]);
+        }
+    }
+    words
 }
 
 /// Listens on the machine's two sockets.
@@ -202,4 +235,26 @@ pub fn listen(request: &Request) -> Result<[UnixListener; 2], Error> {
 pub(crate) fn plain(path: &Path) -> Result<&str, Error> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     path.to_str().filter(|text| text.chars().all(fits)).ok_or_else(|| Error::Path(path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_functions_of_a_card_stay_together() {
+        let devices = ["0000:01:00.0", "0000:01:00.1", "10000:02:05.3"].map(str::to_owned);
+        let words = passed(&devices);
+        let devices: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "-device").collect();
+        assert_eq!(
+            devices,
+            [
+                "pcie-root-port,id=card0,chassis=1,slot=1",
+                "vfio-pci,host=0000:01:00.0,bus=card0,addr=0x0.0,multifunction=on",
+                "vfio-pci,host=0000:01:00.1,bus=card0,addr=0x0.1",
+                "pcie-root-port,id=card1,chassis=2,slot=2",
+                "vfio-pci,host=10000:02:05.3,bus=card1,addr=0x0.0",
+            ]
+        );
+    }
 }

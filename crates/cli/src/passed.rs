@@ -1,0 +1,82 @@
+//! `pontoon vm run --gpu`: devices of this host that a machine has as long as it runs.
+
+use std::path::Path;
+
+use pontoon_passthrough::helper::Order;
+use pontoon_passthrough::{Address, Conditions, Helper, Inventory, Plan};
+
+use crate::vfio;
+
+/// Which devices a machine gets.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Give the machine a GPU of this host, whole: by PCI address, or the best free one; may be repeated
+    #[arg(long = "gpu", value_name = "BDF", num_args = 0..=1, require_equals = true, default_missing_value = "best")]
+    gpus: Vec<String>,
+    /// Give the machine any other PCI device; may be repeated
+    #[arg(long = "vfio", value_name = "BDF")]
+    others: Vec<Address>,
+    /// Take the boot display too: this host's console goes dark with it
+    #[arg(long)]
+    force: bool,
+}
+
+/// Devices that a machine has. Whatever becomes of this process, they are put back.
+pub struct Passed {
+    helper: Helper,
+    /// What the machine gets: with the devices asked for all that shares their groups.
+    pub devices: Vec<String>,
+}
+
+impl Options {
+    /// Whether any is asked for.
+    pub fn any(&self) -> bool {
+        !self.gpus.is_empty() || !self.others.is_empty()
+    }
+
+    /// Takes them for this process.
+    pub fn take(&self) -> Result<Option<Passed>, String> {
+        if !self.any() {
+            return Ok(None);
+        }
+        let mut wanted = self.others.clone();
+        for gpu in self.gpus.iter().filter(|gpu| *gpu != "best") {
+            wanted.push(gpu.parse().map_err(|error| format!("--gpu: {error}"))?);
+        }
+        for _ in self.gpus.iter().filter(|gpu| *gpu == "best") {
+            let best = vfio::best(&wanted)?;
+            wanted.push(best);
+        }
+        // Everything that stands against it is said before anybody asks for rights.
+        let root = Path::new("/");
+        let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
+        let plan = Plan::bind(&inventory, &Conditions::read(root), &wanted, self.force);
+        if !plan.problems.is_empty() {
+            return Err(pontoon_passthrough::Error::Problems(plan.problems).to_string());
+        }
+        let order = Order::Hold {
+            devices: wanted,
+            force: self.force,
+            pid: std::process::id(),
+            what: "pontoon vm run".into(),
+        };
+        let (helper, answer) = Helper::start(&order)?;
+        vfio::warn(&answer);
+        if let Some(error) = answer.error {
+            return Err(error);
+        }
+        answer.done.iter().for_each(|line| eprintln!("{line}"));
+        let devices = plan.devices.iter().map(ToString::to_string).collect();
+        Ok(Some(Passed { helper, devices }))
+    }
+}
+
+impl Passed {
+    /// Waits until all is put back, now that the machine has ended.
+    pub fn put_back(self) -> Result<(), String> {
+        let answer = self.helper.end()?;
+        vfio::warn(&answer);
+        answer.done.iter().for_each(|line| eprintln!("{line}"));
+        answer.error.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,108 @@
+echo "== what there is"
+try $PONTOON gpu list
+says "boot-vga"
+for device in $boot $alone $card $shared $twin $other_twin; do says $device; done
+[[ $(grep -c available <<< "$said") == 5 ]] || fail "five cards are available"
+
+echo "== plans change nothing, and say all that stands against them"
+try $PONTOON vfio plan $card
+[[ $code == 0 ]] || fail "nothing stands against it"
+says "modprobe vfio-pci"
+says "write 'vfio-pci' to /sys/bus/pci/devices/$sound/driver_override"
+says "write '$card' to /sys/bus/pci/drivers/bochs-drm/unbind"
+try $PONTOON vfio plan $boot $shared 0000:0f:00.0 $boot
+[[ $code == 1 ]] || fail "much stands against it"
+says "$boot (bochs-drm) is the boot display"
+says "$shared shares IOMMU group $(group $shared) with $network (e1000)"
+says "0000:0f:00.0: there is no such PCI device"
+says "$boot is named twice"
+exec 9<> /dev/dri/by-path/pci-$alone-card 2> /dev/null || exec 9<> /dev/dri/$(cd $pci/$alone/drm && echo card*)
+try $PONTOON vfio bind $alone
+[[ $code == 1 ]] || fail "it is in use"
+says "$alone is in use by"
+exec 9>&-
+ip link set "$(ls $pci/$network/net)" up
+try $PONTOON vfio plan $shared $network
+says "$network is in use by network"
+ip link set "$(ls $pci/$network/net)" down
+unchanged "after plans"
+
+echo "== a card and its sound"
+try $PONTOON vfio bind $card
+[[ $code == 0 ]] || fail "it is taken"
+[[ $(driver $card) == vfio-pci && $(driver $sound) == vfio-pci && -e /dev/vfio/$(group $card) ]] || fail "it is on VFIO"
+try $PONTOON vfio status
+says "snd_hda_intel"
+try $PONTOON gpu list
+says "owned by"
+try $PONTOON vfio bind $card
+says "$card is owned by \`pontoon vfio bind\`: \`pontoon vfio restore $card\`"
+try $PONTOON vfio restore $card
+[[ $code == 0 ]] || fail "it is put back"
+unchanged "a card and its sound"
+
+echo "== what shares a group is taken together, once both are named"
+try $PONTOON vfio bind $shared $network
+[[ $code == 0 && $(driver $network) == vfio-pci ]] || fail "both are taken"
+try $PONTOON vfio restore
+unchanged "a group behind a bridge"
+
+echo "== the best of the free ones; one of two that are the same"
+try $PONTOON vfio bind
+says "free GPUs"
+try $PONTOON vfio restore
+unchanged "the best"
+try $PONTOON vfio bind $twin
+[[ $(driver $twin) == vfio-pci && $(driver $other_twin) == virtio-pci ]] || fail "its twin stays"
+
+echo "== what somebody else does is left alone"
+echo > $pci/$twin/driver_override
+echo $twin > /sys/bus/pci/drivers/vfio-pci/unbind
+modprobe pci-stub 2> /dev/null
+echo pci-stub > $pci/$twin/driver_override
+echo $twin > /sys/bus/pci/drivers_probe
+[[ $(driver $twin) == pci-stub ]] || fail "another driver has it"
+try $PONTOON vfio restore $twin
+says "was changed by somebody else"
+[[ $(driver $twin) == pci-stub ]] || fail "it was left alone"
+echo $twin > /sys/bus/pci/drivers/pci-stub/unbind
+echo > $pci/$twin/driver_override
+echo $twin > /sys/bus/pci/drivers_probe
+unchanged "by hand"
+
+echo "== the boot display, by force"
+try $PONTOON vfio bind --force $boot
+[[ $code == 0 && $(driver $boot) == vfio-pci ]] || fail "it is taken"
+try $PONTOON vfio restore
+unchanged "the boot display"
+
+echo "== virtual functions"
+try $PONTOON sriov set $physical 9
+says "$physical can have 7 virtual functions, not 9"
+try $PONTOON sriov set $card 1
+says "$card has no SR-IOV"
+try $PONTOON sriov set $physical 2
+[[ $code == 0 && $(word $pci/$physical/sriov_numvfs) == 2 ]] || fail "there are two"
+function=$(readlink -f $pci/$physical/virtfn0)
+function=${function##*/}
+[[ -z $(driver $function) ]] || fail "new ones look for no driver"
+try $PONTOON vfio plan $physical
+says "$physical has 2 virtual functions, which would vanish with it"
+try $PONTOON vfio bind $function
+[[ $(driver $function) == vfio-pci ]] || fail "one is taken"
+try $PONTOON sriov set $physical 0
+says "$function is owned by"
+try $PONTOON vfio restore $function
+[[ -z $(driver $function) ]] || fail "it has no driver again"
+try $PONTOON sriov set $physical 3
+[[ $(word $pci/$physical/sriov_numvfs) == 3 ]] || fail "there are three"
+try $PONTOON vfio restore $physical
+[[ $(word $pci/$physical/sriov_numvfs) == 0 && $(word $pci/$physical/sriov_drivers_autoprobe) == 1 ]] || fail "none, as before"
+unchanged "virtual functions"
+
+echo "== slices"
+try $PONTOON mdev create $card nvidia-105
+says "$card offers no mediated type 'nvidia-105': it offers none"
+try $PONTOON mdev rm 123e4567-e89b-12d3-a456-426614174000
+says "was not made by"
+echo "ALL DONE"

@@ -1,0 +1,81 @@
+//! Steps in processes of their own: a driver that hangs takes that process with it, and nobody else.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Operation, StepError};
+
+/// Carries out one step by `program worker step STEP`, and waits for at most `deadline`. A process that does not come back is left behind: the
+/// kernel ends it when the driver does.
+///
+/// # Errors
+/// [`StepError`].
+pub fn in_process(program: &Path, operation: &Operation, deadline: Duration) -> Result<(), StepError> {
+    let refused = |source| StepError::Refused { step: operation.to_string(), source };
+    let order = serde_json::to_string(operation).map_err(|error| refused(error.into()))?;
+    let mut command = Command::new(program);
+    command
+        .args(["worker", "step", &order])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(refused)?;
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(refused)? {
+            break status;
+        }
+        if begun.elapsed() > deadline {
+            let _ = child.kill();
+            return Err(StepError::Late { step: operation.to_string(), seconds: deadline.as_secs() });
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = String::new();
+    if let Some(errors) = child.stderr.take() {
+        let _ = errors.take(4096).read_to_string(&mut said);
+    }
+    // The system's own number, where there is one: what is done next depends on it.
+    let source = match said.trim().strip_prefix("os error ").and_then(|number| number.parse().ok()) {
+        Some(number) => std::io::Error::from_raw_os_error(number),
+        None => std::io::Error::other(match said.trim() {
+            "" => status.to_string(),
+            said => said.to_owned(),
+        }),
+    };
+    Err(refused(source))
+}
+
+/// What `worker step` does, and its exit code.
+pub fn run(order: &str) -> i32 {
+    let operation: Operation = match serde_json::from_str(order) {
+        Ok(operation) => operation,
+        Err(error) => {
+            eprintln!("this is no step: {error}");
+            return 2;
+        }
+    };
+    match crate::apply::perform(Path::new("/"), &operation) {
+        Ok(()) => 0,
+        Err(error) => {
+            match error.raw_os_error() {
+                Some(number) => eprintln!("os error {number}"),
+                None => eprintln!("{error}"),
+            }
+            1
+        }
+    }
+}
+
+/// This program, for steps.
+///
+/// # Errors
+/// What the system said.
+pub fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
