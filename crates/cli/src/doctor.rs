@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::SystemTime;
 
 use pontoon_daemon::admin::{self, Answer, Question};
@@ -12,12 +12,15 @@ use pontoon_daemon::{Config, cdi, paths};
 use pontoon_doctor::{Finding, State, Wanted, guest, text, worst};
 use pontoon_engines::engine::Catalog;
 
+use pontoon_passthrough::{Inventory, Way, ways};
+
 use crate::config::{ConfigFile, store};
 
 /// Find out what works, and what is missing
 ///
 /// On the host: is there a GPU, does the daemon run, can workers be confined, is there an engine for models, do
-/// container engines know the devices. With --guest: everything that a guest needs, tried from where this is run; for
+/// container engines know the devices; and by which other ways a GPU could reach a guest here (VFIO, SR-IOV, mdev, Venus,
+/// GPU-PV), each with what was looked at. With --guest: everything that a guest needs, tried from where this is run; for
 /// containers there is the static program `pontoon-doctor`, which does the same.
 ///
 /// Exit codes: 0 where nothing failed, 1 otherwise.
@@ -77,6 +80,7 @@ fn host(file: &ConfigFile) -> Result<Vec<Finding>, String> {
     }
     findings.extend([containers(), devices(&config, &socket)]);
     findings.extend(remote(&config));
+    findings.extend(other_ways()?);
     Ok(findings)
 }
 
@@ -134,6 +138,22 @@ fn adapters(config: &Config, socket: &Path) -> Finding {
         }
         (None, None) => Finding::failed("adapter", "no driver works here", install),
     }
+}
+
+/// The ways to a GPU beside the bridge and the model runner.
+fn other_ways() -> Result<Vec<Finding>, String> {
+    let root = Path::new("/");
+    let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
+    let ask = |words: &[&str]| {
+        let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output().ok()?;
+        let text = [output.stdout, output.stderr].concat();
+        output.status.success().then(|| String::from_utf8_lossy(&text).into_owned())
+    };
+    let finding = |way: Way| match way.works {
+        true => Finding { advice: Some(way.advice), ..Finding::ok(way.name, way.seen) },
+        false => Finding::absent(way.name, way.seen, &way.advice),
+    };
+    Ok(ways(root, &inventory, &ask).into_iter().map(finding).collect())
 }
 
 /// Workers refuse to serve without Landlock.

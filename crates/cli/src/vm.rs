@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use pontoon_daemon::admin::{self, Answer, Question};
 use pontoon_daemon::forward::NewMachine;
@@ -59,6 +60,17 @@ pub enum Verb {
     ///   pontoon vm run --gpu debian.qcow2 lspci -k
     #[command(verbatim_doc_comment)]
     Run(Box<Run>),
+    /// Print which whole GPUs each service of a Compose file would get in a virtual machine of its own, and why, or why not
+    ///
+    /// Services ask by deploy.resources.reservations.devices or gpus. Nothing is started or changed.
+    ComposePlan {
+        /// The file; `-` reads it from standard input, as `docker compose config` writes it
+        #[arg(value_name = "FILE", default_value = "compose.yaml")]
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// What QEMU starts for each connection of the machine: not for people
     #[command(hide = true)]
     Relay {
@@ -87,6 +99,9 @@ pub struct Run {
     /// kvm, hvf or tcg [default: kvm or hvf where it starts the machine, else tcg]
     #[arg(long, value_name = "ACCELERATOR", value_parser = accelerator)]
     accel: Option<Accelerator>,
+    /// Seconds that the machine may take until its command begins: emulated ones on a busy host take tens of them
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    boot_timeout: u64,
     /// MiB that the machine shares with this host, so that its programs' data need not travel: a power of two from 16,
     /// or 0
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = shared_memory)]
@@ -137,6 +152,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
             (monitor, Machine { cid: *cid, uds: uds.clone(), port: *port, memory }, json)
         }
         Verb::Run(machine) => return start(machine),
+        Verb::ComposePlan { file, json } => return crate::compose::plan::run(file, *json),
         Verb::Relay { socket } => {
             pontoon_vm::relay(socket).map_err(|error| error.to_string())?;
             return Ok(ExitCode::SUCCESS);
@@ -287,6 +303,7 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         },
         devices: passed.as_ref().map(|passed| passed.devices.clone()).unwrap_or_default(),
         interactive: machine.interactive,
+        boot_timeout: Duration::from_secs(machine.boot_timeout),
     };
     let bridge = request.bridge_address();
     let workdir = machine.workdir.as_deref().or(image_workdir);

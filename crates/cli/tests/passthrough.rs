@@ -41,6 +41,12 @@ fn host() -> Option<Machine> {
     }
 }
 
+#[test]
+fn a_machine_within_has_the_card() {
+    let Some(said) = run(include_str!("passthrough/nested.sh")) else { return };
+    assert!(said.contains("ALL DONE"), "{said}");
+}
+
 /// Runs one of the scripts in it, and returns what it said.
 fn run(script: &str) -> Option<String> {
     let script = format!(
@@ -49,7 +55,7 @@ fn run(script: &str) -> Option<String> {
         std::env::var("PONTOON_TEST_WHOLE_KERNEL").unwrap_or_default(),
         include_str!("passthrough/common.sh")
     );
-    let said = host()?.run(&script, Duration::from_secs(200)).unwrap();
+    let said = host()?.run(&script, Duration::from_secs(400)).unwrap();
     eprintln!("{said}");
     Some(said)
 }

@@ -14,6 +14,8 @@ use serde::Serialize;
 pub enum State {
     /// It works.
     Ok,
+    /// It does not work here, and need not.
+    Absent,
     /// It works, but not as somebody might expect.
     Warning,
     /// It does not work.
@@ -51,6 +53,11 @@ impl Finding {
     /// A part that does not work.
     pub fn failed(part: &'static str, seen: impl Into<String>, advice: &str) -> Self {
         Self { state: State::Failed, ..Self::warning(part, seen, advice) }
+    }
+
+    /// A part that need not be there, and is not.
+    pub fn absent(part: &'static str, seen: impl Into<String>, advice: &str) -> Self {
+        Self { state: State::Absent, ..Self::warning(part, seen, advice) }
     }
 
     fn measured(part: &'static str, seen: String, value: f64) -> Self {
@@ -91,6 +98,7 @@ pub fn text(findings: &[Finding]) -> String {
     for finding in findings {
         let mark = match finding.state {
             State::Ok => "ok     ",
+            State::Absent => "no     ",
             State::Warning => "warning",
             State::Failed => "FAILED ",
         };

@@ -66,10 +66,12 @@ pub enum Error {
         after: String,
     },
     /// VFIO does not let go of a group that is not all its.
-    #[error("IOMMU group {group} is not viable: {why}; {after}")]
+    #[error("IOMMU group {group} ({members}) is not viable: {why}; {after}")]
     NotViable {
         /// The group.
         group: u32,
+        /// What is in it.
+        members: String,
         /// Why.
         why: String,
         /// What became of the rest.
@@ -192,7 +194,13 @@ impl Host<'_> {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        (self.viable)(*group).map_err(|why| Error::NotViable { group: *group, why, after: String::new() })
+        let members: Vec<String> = devices.iter().map(|saved| saved.address.to_string()).collect();
+        (self.viable)(*group).map_err(|why| Error::NotViable {
+            group: *group,
+            members: members.join(", "),
+            why,
+            after: String::new(),
+        })
     }
 
     /// Puts back what an attempt has taken, and says what came of it.
@@ -235,9 +243,16 @@ impl Host<'_> {
         let mut left = Vec::new();
         match &journal.taken {
             Taken::Group { devices, .. } => {
+                let inventory = Inventory::read(self.root).map_err(Error::Inventory)?;
+                let stuck = |saved: &&crate::Saved| inventory.at(saved.address).is_some_and(|now| now.stuck);
+                if let Some(saved) = devices.iter().find(stuck) {
+                    return Err(Error::NotRestored(format!(
+                        "{0} is not put back: a driver waits until programs let go of it; end those (`fuser -v /dev/dri/* /dev/snd/* /dev/vfio/*`), then `pontoon vfio restore {0}`",
+                        saved.address
+                    )));
+                }
                 // All may have their drivers back before the first of them looks for it: functions of one card depend on
                 // each other.
-                let inventory = Inventory::read(self.root).map_err(Error::Inventory)?;
                 let mut ours = Vec::new();
                 for saved in devices {
                     match restore::release(saved, inventory.at(saved.address), was_taken) {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::{Address, uses};
+use crate::{Address, overrides, uses};
 
 /// One function of a PCI device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,6 +42,8 @@ pub struct Device {
     pub physical: Option<Address>,
     /// Mediated types that it offers, by their ids.
     pub mdev: BTreeMap<String, Slices>,
+    /// Whether the kernel is at it and does not come back: a driver waits for programs to let go of it.
+    pub stuck: bool,
     /// Whether it can be reset by itself.
     pub can_reset: bool,
     /// What uses it now: programs that have it open, displays that it drives.
@@ -131,6 +133,7 @@ impl Inventory {
             })
             .collect();
         devices.sort_by_key(|device| device.address);
+        overrides::find(root, &mut devices);
         uses::find(root, &mut devices);
         Ok(Self { devices })
     }
@@ -168,7 +171,7 @@ fn read_device(path: &Path, address: Address) -> Option<Device> {
         device: number(path, "device")? as u16,
         class: number(path, "class")? as u32,
         driver: link(path, "driver"),
-        driver_override: word(path, "driver_override"),
+        driver_override: None,
         group: link(path, "iommu_group").and_then(|group| group.parse().ok()),
         numa: number(path, "numa_node").map(|node| node as u32),
         boot_display: number(path, "boot_vga") == Some(1),
@@ -178,6 +181,7 @@ fn read_device(path: &Path, address: Address) -> Option<Device> {
         sriov,
         physical: link(path, "physfn").and_then(|address| address.parse().ok()),
         mdev: mdev_types(path),
+        stuck: false,
         can_reset: path.join("reset").exists(),
         uses: Vec::new(),
     })

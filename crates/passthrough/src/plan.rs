@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::conditions::Driver;
 use crate::operation::VFIO;
-use crate::{Address, Conditions, Device, Inventory, Operation, Problem, Saved, Status, Taken};
+use crate::{
+    Address, Conditions, Device, Inventory, Journal, Operation, Owner, Problem, Saved, Status, Taken,
+};
 
 /// One thing to take, and the steps to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,21 @@ fn others(inventory: &Inventory, device: &Device) -> String {
     match others.is_empty() {
         true => ", nothing else in it".into(),
         false => format!("; with {}", others.join(", ")),
+    }
+}
+
+/// That somebody has a device, and how to end that.
+fn owned(inventory: &Inventory, device: &Device, journal: &Journal) -> Problem {
+    let remedy = match &journal.owner {
+        Owner::Administrator => format!("`pontoon vfio restore {}`", device.address),
+        Owner::Process { .. } => "end that first".into(),
+    };
+    Problem::Owned {
+        device: device.address,
+        owner: journal.owner.to_string(),
+        remedy,
+        group: device.group.unwrap_or_default(),
+        others: others(inventory, device),
     }
 }
 
@@ -130,11 +147,7 @@ impl Plan {
     ) {
         let (device, others) = (member.address, others(inventory, member));
         if let Some(journal) = conditions.whole_owner(device) {
-            let remedy = match &journal.owner {
-                crate::Owner::Administrator => format!("`pontoon vfio restore {device}`"),
-                crate::Owner::Process { .. } => "end that first".into(),
-            };
-            self.problems.push(Problem::Owned { device, owner: journal.owner.to_string(), remedy });
+            self.problems.push(owned(inventory, member, journal));
             return;
         }
         if member.boot_display && !member.on_vfio() && !force {
@@ -184,8 +197,7 @@ impl Plan {
             });
         }
         if let Some(journal) = conditions.whole_owner(address) {
-            let remedy = format!("`pontoon vfio restore {address}`");
-            plan.problems.push(Problem::Owned { device: address, owner: journal.owner.to_string(), remedy });
+            plan.problems.push(owned(inventory, device, journal));
         } else if device.driver.is_none() || device.on_vfio() {
             let driver = device.driver.clone().unwrap_or_else(|| "none".into());
             plan.problems.push(Problem::NoDriver { device: address, driver });
@@ -248,8 +260,7 @@ impl Plan {
             Some(_) => {}
         }
         if let Some(journal) = conditions.whole_owner(address) {
-            let remedy = format!("`pontoon vfio restore {address}`");
-            plan.problems.push(Problem::Owned { device: address, owner: journal.owner.to_string(), remedy });
+            plan.problems.push(owned(inventory, device, journal));
         }
         let operation =
             Operation::CreateMediated { device: address, kind: kind.to_owned(), uuid: uuid.clone() };

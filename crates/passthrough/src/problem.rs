@@ -62,7 +62,7 @@ pub enum Problem {
         others: String,
     },
     /// Somebody has it.
-    #[error("{device} is owned by {owner}: {remedy}")]
+    #[error("{device} is owned by {owner}: {remedy} (group {group}{others})")]
     Owned {
         /// The device.
         device: Address,
@@ -70,6 +70,10 @@ pub enum Problem {
         owner: String,
         /// How to end that.
         remedy: String,
+        /// Its group.
+        group: u32,
+        /// The group's other members, `; with …`, or nothing.
+        others: String,
     },
     /// It has virtual functions.
     #[error(

@@ -21,6 +21,9 @@ pub(crate) fn find(root: &Path, devices: &mut [Device]) {
         let path = root.join("sys/bus/pci/devices").join(device.address.to_string());
         nodes.extend(own_nodes(root, device, &path).into_iter().map(|node| (node, at)));
         device.uses = displays(&path);
+        if device.stuck {
+            device.uses.push("a driver that waits until programs let go of it".into());
+        }
         device.uses.extend(networks(&path));
         device.uses.extend(disks(&path, &mounted));
     }

@@ -296,7 +296,7 @@ fn a_group_that_is_not_viable_is_given_back() {
     assert!(matches!(error, Error::NotViable { .. }));
     assert_eq!(
         error.to_string(),
-        "IOMMU group 0 is not viable: a device in it is on a driver of this host; everything was put back"
+        "IOMMU group 0 (0000:01:00.0, 0000:01:00.1) is not viable: a device in it is on a driver of this host; everything was put back"
     );
     assert_eq!(bench.state(), before);
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Tree, addresses, get};
-use pontoon_passthrough::{Address, Inventory, Names};
+use pontoon_passthrough::{Address, Inventory, Names, Way, ways};
 
 const NVIDIA: &str = "10de:2684";
 const VGA: &str = "030000";
@@ -176,4 +176,57 @@ fn names_come_from_the_list() {
     assert_eq!(of("01:00.0"), ("NVIDIA".into(), "AD102 [GeForce RTX 4090]".into()));
     assert_eq!(of("02:00.0"), ("QEMU".into(), "[1234:1111]".into()));
     assert_eq!(of("03:00.0"), ("Somebody Ltd.".into(), "[abcd:0001]".into()));
+}
+
+fn way(tree: &Tree, name: &str) -> Way {
+    let found = ways(&tree.0, &tree.read(), &|_| None);
+    found.into_iter().find(|way| way.name == name).unwrap()
+}
+
+#[test]
+fn each_way_says_what_it_looked_at_and_what_would_change_it() {
+    let tree = Tree::new("ways", &[("0000:01:00.0", NVIDIA, VGA, Some("nvidia"), None)]);
+    fs::create_dir_all(tree.0.join("proc/sys/kernel")).unwrap();
+    fs::write(tree.0.join("proc/cpuinfo"), "vendor_id\t: AuthenticAMD\n").unwrap();
+    fs::write(tree.0.join("proc/sys/kernel/osrelease"), "6.1.0-test\n").unwrap();
+    let vfio = way(&tree, "VFIO");
+    assert!(!vfio.works && vfio.seen == "0000:01:00.0 without iommu_group in /sys/bus/pci/devices");
+    assert!(vfio.advice.contains("boot with amd_iommu=on"), "{}", vfio.advice);
+    fs::write(tree.0.join("proc/cmdline"), "quiet amd_iommu=on\n").unwrap();
+    assert!(way(&tree, "VFIO").advice.starts_with("/proc/cmdline has amd_iommu=on already"));
+    tree.link("0000:01:00.0", "iommu_group", "../../../kernel/iommu_groups/7");
+    assert!(way(&tree, "VFIO").seen.contains("/lib/modules/6.1.0-test/modules.dep"));
+    fs::create_dir_all(tree.0.join("lib/modules/6.1.0-test")).unwrap();
+    fs::write(
+        tree.0.join("lib/modules/6.1.0-test/modules.dep"),
+        "kernel/drivers/vfio/pci/vfio-pci.ko: kernel/drivers/vfio/vfio.ko\n",
+    )
+    .unwrap();
+    let vfio = way(&tree, "VFIO");
+    assert!(vfio.works && vfio.advice.contains("`pontoon vm run --gpu=0000:01:00.0 …`"), "{vfio:?}");
+    tree.write("0000:01:00.0", "boot_vga", "1");
+    assert!(way(&tree, "VFIO").seen.contains("is the boot display"));
+    assert_eq!(way(&tree, "SR-IOV").seen, "no GPU has sriov_totalvfs in /sys/bus/pci/devices");
+    tree.write("0000:01:00.0", "sriov_totalvfs", "4");
+    tree.write("0000:01:00.0", "sriov_numvfs", "0");
+    assert!(way(&tree, "SR-IOV").works);
+    assert!(way(&tree, "mdev/vGPU").advice.contains("NVIDIA's vGPU host driver"));
+    tree.write("0000:01:00.0", "mdev_supported_types/nvidia-105/available_instances", "4");
+    assert!(way(&tree, "mdev/vGPU").works);
+    let venus = way(&tree, "Venus");
+    assert!(!venus.works && venus.seen.starts_with("QEMU has no virtio-gpu-gl-pci;"), "{venus:?}");
+    fs::create_dir_all(tree.0.join("usr/share/vulkan/icd.d")).unwrap();
+    fs::write(tree.0.join("usr/share/vulkan/icd.d/a.json"), "{}").unwrap();
+    let newer = |words: &[&str]| (words[0] != "virgl_test_server").then(|| "  venus=<bool>\n".to_owned());
+    assert!(ways(&tree.0, &tree.read(), &newer)[3].works);
+    let other = way(&tree, "GPU-PV");
+    assert_eq!(
+        (other.works, other.seen.as_str()),
+        (false, "there is no /dev/dxg, and the kernel is 6.1.0-test")
+    );
+    fs::create_dir_all(tree.0.join("dev/dxg")).unwrap();
+    fs::create_dir_all(tree.0.join("usr/lib/wsl/lib")).unwrap();
+    assert!(way(&tree, "GPU-PV").works);
+    let empty = Tree::new("ways-none", &[("0000:00:1f.0", "8086:2918", "060100", None, None)]);
+    assert_eq!(way(&empty, "VFIO").seen, "no GPU among the 1 devices of /sys/bus/pci/devices");
 }

@@ -11,8 +11,6 @@ use crate::mounts::Served;
 use crate::vsock::Vsock;
 use crate::{Accelerator, Error, Request};
 
-/// How long a machine may take to its first word: emulated ones on a busy host take tens of seconds.
-const BOOT: Duration = Duration::from_secs(120);
 /// How long a machine with hardware acceleration may take, before it is started again without.
 const ACCELERATED_BOOT: Duration = Duration::from_secs(15);
 
@@ -84,9 +82,9 @@ impl Request {
     ) -> Result<i32, Error> {
         let first = wanted.unwrap_or_else(Accelerator::guess);
         let alone = wanted.is_some() || first == Accelerator::Tcg;
-        match self.attempt(first, if alone { BOOT } else { ACCELERATED_BOOT }, started, output) {
+        match self.attempt(first, if alone { self.boot_timeout } else { ACCELERATED_BOOT }, started, output) {
             Err(Error::Boot { .. } | Error::Died { .. }) if !alone => {
-                self.attempt(Accelerator::Tcg, BOOT, started, output)
+                self.attempt(Accelerator::Tcg, self.boot_timeout, started, output)
             }
             other => other,
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -80,6 +81,8 @@ pub struct Request {
     pub devices: Vec<String>,
     /// Whether this terminal is the command's.
     pub interactive: bool,
+    /// How long the machine may take to its first word.
+    pub boot_timeout: Duration,
 }
 
 impl Request {
@@ -130,7 +133,11 @@ impl Request {
             "-accel",
             accelerator.name(),
             "-cpu",
-            "max",
+            match accelerator {
+                // Emulated, instructions that copy many bytes copy one at a time.
+                Accelerator::Tcg => "max,-erms,-fsrm",
+                _ => "max",
+            },
             "-nodefaults",
             "-display",
             "none",

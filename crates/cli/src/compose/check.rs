@@ -91,7 +91,7 @@ pub fn run(config: &Config, path: &Path, as_json: bool) -> Result<ExitCode, Stri
     Ok(if misses { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub fn read(path: &Path) -> Result<String, String> {
     let failed = |why: String| format!("{}: {why}", path.display());
     let mut text = String::new();
     if path == Path::new("-") {

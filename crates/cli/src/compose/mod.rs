@@ -1,6 +1,7 @@
 //! `pontoon compose`: what `docker compose` asks of a provider, and what people ask about Compose files.
 
 mod check;
+pub mod plan;
 mod plugin;
 mod provider;
 

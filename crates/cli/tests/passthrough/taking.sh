@@ -41,6 +41,20 @@ try $PONTOON vfio restore $card
 [[ $code == 0 ]] || fail "it is put back"
 unchanged "a card and its sound"
 
+echo "== a driver that waits"
+exec 9< /dev/snd/controlC0
+try $PONTOON vfio plan $card
+says "$sound is in use by"
+echo $sound > /sys/bus/pci/drivers/snd_hda_intel/unbind &
+for try in {1..50}; do [[ -z $(driver $sound) ]] && break; sleep 0.1; done
+try timeout 60 $PONTOON vfio plan $card
+says "$sound is in use by a driver that waits until programs let go of it"
+exec 9<&-
+wait
+echo $sound > /sys/bus/pci/drivers_probe
+for try in {1..50}; do [[ $(driver $sound) == snd_hda_intel ]] && break; sleep 0.1; done
+unchanged "a driver that waits"
+
 echo "== what shares a group is taken together, once both are named"
 try $PONTOON vfio bind $shared $network
 [[ $code == 0 && $(driver $network) == vfio-pci ]] || fail "both are taken"
