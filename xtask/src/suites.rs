@@ -36,6 +36,13 @@ fn in_turn(address: &str) -> Vec<Suite> {
         Suite { title: "burn, natively", folder: "burn", words: words("cargo run -- --native") },
         Suite { title: "burn, over the bridge", folder: "burn", words: words("cargo run") },
         Suite {
+            title: "emulated computers: all lines, and a machine within that has a card",
+            folder: ".",
+            words: words(
+                "cargo test -p pontoon-cli --test netem --test passthrough -- --ignored --nocapture --test-threads 1",
+            ),
+        },
+        Suite {
             title: "CubeCL's own tests, natively and over the bridge",
             folder: "cubecl-tests",
             words: vec!["sh".into(), "compare.sh".into(), address.into()],

@@ -12,7 +12,7 @@ use pontoon_daemon::{Config, cdi, paths};
 use pontoon_doctor::{Finding, State, Wanted, guest, text, worst};
 use pontoon_engines::engine::Catalog;
 
-use pontoon_passthrough::{Inventory, Way, ways};
+use pontoon_passthrough::{Way, ways};
 
 use crate::config::{ConfigFile, store};
 
@@ -143,7 +143,7 @@ fn adapters(config: &Config, socket: &Path) -> Finding {
 /// The ways to a GPU beside the bridge and the model runner.
 fn other_ways() -> Result<Vec<Finding>, String> {
     let root = Path::new("/");
-    let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
+    let (inventory, _) = crate::vfio::look()?;
     let ask = |words: &[&str]| {
         let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output().ok()?;
         let text = [output.stdout, output.stderr].concat();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use pontoon_daemon::admin::{self, AdapterRow, Answer, Question};
 use pontoon_daemon::{paths, worker};
 
-use pontoon_passthrough::{Conditions, Device, Inventory, Names, Status};
+use pontoon_passthrough::{Device, Names, Status};
 
 use crate::table;
 
@@ -28,9 +28,8 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     let Verb::List { json } = verb;
     let rows = adapters()?;
     let root = Path::new("/");
-    let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
+    let (inventory, conditions) = crate::vfio::look()?;
     let names = Names::of(root, inventory.gpus());
-    let conditions = Conditions::read(root);
     let status = |device: &Device| Status::of(device, conditions.owner(device.address));
     if *json {
         let devices: Vec<_> =

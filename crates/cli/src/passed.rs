@@ -1,9 +1,7 @@
 //! `pontoon vm run --gpu`: devices of this host that a machine has as long as it runs.
 
-use std::path::Path;
-
 use pontoon_passthrough::helper::Order;
-use pontoon_passthrough::{Address, Conditions, Helper, Inventory, Plan};
+use pontoon_passthrough::{Address, Helper, Plan};
 
 use crate::vfio;
 
@@ -23,7 +21,7 @@ pub struct Options {
 
 /// Devices that a machine has. Whatever becomes of this process, they are put back.
 pub struct Passed {
-    helper: Helper,
+    helper: Option<Helper>,
     /// What the machine gets: with the devices asked for all that shares their groups.
     pub devices: Vec<String>,
 }
@@ -35,7 +33,7 @@ impl Options {
     }
 
     /// Takes them for this process.
-    pub fn take(&self) -> Result<Option<Passed>, String> {
+    pub fn take(&self, memory_mib: u32) -> Result<Option<Passed>, String> {
         if !self.any() {
             return Ok(None);
         }
@@ -48,18 +46,12 @@ impl Options {
             wanted.push(best);
         }
         // Everything that stands against it is said before anybody asks for rights.
-        let root = Path::new("/");
-        let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
-        let plan = Plan::bind(&inventory, &Conditions::read(root), &wanted, self.force);
+        let (inventory, conditions) = vfio::look()?;
+        let plan = Plan::bind(&inventory, &conditions, &wanted, self.force);
         if !plan.problems.is_empty() {
             return Err(pontoon_passthrough::Error::Problems(plan.problems).to_string());
         }
-        let order = Order::Hold {
-            devices: wanted,
-            force: self.force,
-            pid: std::process::id(),
-            what: "pontoon vm run".into(),
-        };
+        let order = Order::Hold { devices: wanted, force: self.force, pid: std::process::id(), memory_mib };
         let (helper, answer) = Helper::start(&order)?;
         vfio::warn(&answer);
         if let Some(error) = answer.error {
@@ -67,16 +59,29 @@ impl Options {
         }
         answer.done.iter().for_each(|line| eprintln!("{line}"));
         let devices = plan.devices.iter().map(ToString::to_string).collect();
-        Ok(Some(Passed { helper, devices }))
+        Ok(Some(Passed { helper: Some(helper), devices }))
     }
 }
 
 impl Passed {
     /// Waits until all is put back, now that the machine has ended.
-    pub fn put_back(self) -> Result<(), String> {
-        let answer = self.helper.end()?;
+    pub fn put_back(mut self) -> Result<(), String> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        let Some(mut helper) = self.helper.take() else { return Ok(()) };
+        let answer = helper.end()?;
         vfio::warn(&answer);
         answer.done.iter().for_each(|line| eprintln!("{line}"));
         answer.error.map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("pontoon: {error}");
+        }
     }
 }

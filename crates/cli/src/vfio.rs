@@ -94,25 +94,39 @@ pub fn best(passed: &[Address]) -> Result<Address, String> {
     }
 }
 
-fn look() -> Result<(Inventory, Conditions), String> {
-    let root = Path::new("/");
-    let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
-    Ok((inventory, Conditions::read(root)))
+/// This host's devices, and what else decides whether one can be taken.
+pub fn look() -> Result<(Inventory, Conditions), String> {
+    let inventory = pontoon_passthrough::look().map_err(|error| format!("PCI devices: {error}"))?;
+    Ok((inventory, Conditions::read(Path::new("/"))))
 }
 
 pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     match verb {
         Verb::Plan { devices, json } => plan(devices, *json),
-        Verb::Bind { devices } => order(&Order::Bind { devices: devices.chosen()?, force: devices.force }),
+        Verb::Bind { devices } => bind(devices),
         Verb::Restore { devices } => {
-            let answer = ask(&Order::Restore { devices: devices.clone() })?;
-            if answer == Answer::default() {
+            let (journals, errors) = Journals::below(Path::new("/")).list();
+            if journals.is_empty() && errors.is_empty() && devices.is_empty() {
                 println!("nothing is taken: nothing to put back");
+                return Ok(ExitCode::SUCCESS);
             }
+            let answer = ask(&Order::Restore { devices: devices.clone() })?;
             said(&answer)
         }
         Verb::Status { devices, json } => status(devices, *json),
     }
+}
+
+fn bind(devices: &Devices) -> Result<ExitCode, String> {
+    let chosen = devices.chosen()?;
+    // What is known without rights is said before anybody is asked for them.
+    let (inventory, conditions) = look()?;
+    let plan = Plan::bind(&inventory, &conditions, &chosen, devices.force);
+    if !plan.problems.is_empty() {
+        return Err(pontoon_passthrough::Error::Problems(plan.problems).to_string());
+    }
+    let grant = !rustix::process::geteuid().is_root();
+    order(&Order::Bind { devices: chosen, force: devices.force, grant })
 }
 
 /// Has an order carried out, and says what came of it.

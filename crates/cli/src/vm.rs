@@ -90,8 +90,8 @@ pub struct Run {
     modules: Option<PathBuf>,
     #[command(flatten)]
     passed: crate::passed::Options,
-    /// Memory in MiB; the root file system lies in it too
-    #[arg(short, long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(128..=1_048_576))]
+    /// Memory: MiB, or with M or G behind; unless it is a disk, the root file system lies in it too
+    #[arg(short, long, default_value = "1024", value_parser = memory)]
     memory: u32,
     /// Processors
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
@@ -135,6 +135,16 @@ pub struct Run {
 fn accelerator(name: &str) -> Result<Accelerator, String> {
     let all = [Accelerator::Kvm, Accelerator::Hvf, Accelerator::Tcg];
     all.into_iter().find(|one| one.name() == name).ok_or_else(|| "it must be kvm, hvf or tcg".to_owned())
+}
+
+fn memory(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.strip_suffix(['G', 'g']) {
+        Some(number) => (number, 1024),
+        None => (text.trim_end_matches(['M', 'm']), 1),
+    };
+    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+    mib.filter(|mib| (128..=1_048_576).contains(mib))
+        .ok_or_else(|| "it must be from 128 to 1048576 MiB, such as 512, 512M or 8G".to_owned())
 }
 
 fn shared_memory(text: &str) -> Result<u32, String> {
@@ -282,11 +292,10 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         return Err(format!("--vsock {}: there is no such program", program.display()));
     }
     let initramfs = folder.0.join("initramfs");
-    let passed = machine.passed.take()?;
     let shared = (machine.shared_memory > 0).then(|| pontoon_vm::SharedMemory::create(machine.shared_memory));
     // Beyond those that people give to machines of their own.
     let cid = machine.cid.unwrap_or(0x8000_0000 | std::process::id());
-    let request = pontoon_vm::Request {
+    let mut request = pontoon_vm::Request {
         kernel,
         initramfs: initramfs.clone(),
         memory_mib: machine.memory,
@@ -301,7 +310,7 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
             Root::Disk(disk) => Some(disk.clone()),
             _ => None,
         },
-        devices: passed.as_ref().map(|passed| passed.devices.clone()).unwrap_or_default(),
+        devices: Vec::new(),
         interactive: machine.interactive,
         boot_timeout: Duration::from_secs(machine.boot_timeout),
     };
@@ -314,7 +323,7 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
         modules: &modules,
         command: &command,
         mounts: &request.mounts,
-        devices: !request.devices.is_empty(),
+        devices: machine.passed.any(),
         interactive: machine.interactive,
     };
     pontoon_vm::write_initramfs(&contents, &initramfs).map_err(text)?;
@@ -326,6 +335,9 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
             "the root file system takes {size} MiB: give the machine --memory {needed} or more"
         ));
     }
+    // Last of all: what is taken is the host's loss.
+    let passed = machine.passed.take(machine.memory)?;
+    request.devices = passed.as_ref().map(|passed| passed.devices.clone()).unwrap_or_default();
     let listeners = pontoon_vm::listen(&request).map_err(text)?;
     let mut started = |accelerator: Accelerator, pid: u32| {
         let vsock = if request.vsock.is_some() { ", with a vsock" } else { "" };
@@ -346,7 +358,10 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
     };
     let ended = request.run(machine.accel, &mut started, &mut output).map_err(text);
     let back = passed.map_or(Ok(()), crate::passed::Passed::put_back);
-    let code = ended?;
-    back?;
+    let code = match (ended, back) {
+        (Ok(code), Ok(())) => code,
+        (Ok(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
+        (Err(error), Err(other)) => return Err(format!("{error}; {other}")),
+    };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -31,6 +31,11 @@ pub enum Verb {
     Engine,
     /// Take or put back devices; standard input is the order
     Passthrough,
+    /// Read this host's PCI devices; named ones are stuck
+    Look {
+        /// Their addresses
+        stuck: Vec<pontoon_passthrough::Address>,
+    },
     /// One step of that
     Step {
         /// The step, as JSON
@@ -46,6 +51,10 @@ pub fn run(verb: Verb) -> Result<ExitCode, String> {
         // Before any thread and any logger: what becomes the engine inherits nothing of this program.
         Verb::Engine => std::process::exit(pontoon_engines::launcher::run()),
         Verb::Step { order } => std::process::exit(pontoon_passthrough::step::run(&order)),
+        Verb::Look { stuck } => {
+            pontoon_passthrough::run_look(&stuck);
+            return Ok(ExitCode::SUCCESS);
+        }
         Verb::Passthrough => {
             let ended = pontoon_passthrough::helper::run(std::io::stdin().lock(), std::io::stdout().lock());
             return ended.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string());

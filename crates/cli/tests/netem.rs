@@ -20,7 +20,8 @@ ip netns add host && ip netns add guest
 ip -n host link set lo up && ip -n guest link set lo up
 printf "[listen]\nsocket = '/run/g/pontoon.sock'\ntls = '0.0.0.0:7300'\n[http]\nenabled = false\n" > /run/pontoon.toml
 ip netns exec host PONTOON serve --config /run/pontoon.toml 2> /run/log &
-until grep -q "listening on tls:" /run/log; do sleep 0.1; done
+for try in {1..300}; do grep -q "listening on tls:" /run/log && break; sleep 0.1; done
+grep "listening on tls:" /run/log || { cat /run/log; exit 1; }
 number=0
 over=()
 for line in LINES; do

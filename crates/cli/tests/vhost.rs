@@ -20,7 +20,8 @@ part pontoon.toml > /run/pontoon.toml
 grep -q 'vsock = 7300' /run/pontoon.toml
 printf "\n[http]\nenabled = false\n[[policies]]\nname = 'mine'\nmatch = { vm = 5 }\ntenant = 'five'\n" >> /run/pontoon.toml
 PONTOON serve --socket /run/g/pontoon.sock --config /run/pontoon.toml 2> /run/log &
-until grep -q "listening on vsock port 7300" /run/log; do sleep 0.1; done
+for try in {1..300}; do grep -q "listening on vsock port 7300" /run/log && break; sleep 0.1; done
+grep "listening on vsock port 7300" /run/log || { cat /run/log; exit 1; }
 
 # The machine within: busybox, its drivers, one static program.
 mkdir -p /run/inner/bin /run/inner/modules && cd /run/inner

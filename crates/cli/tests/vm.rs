@@ -281,6 +281,46 @@ fn an_image_is_a_root_and_folders_of_the_host_are_mounted() {
 }
 
 #[test]
+fn a_disk_is_a_root_and_stays_as_it_is() {
+    let Some(bench) = Bench::new("") else { return };
+    let scratch = Scratch::new("vm-disk").unwrap();
+    let disk = scratch.path().join("disk.img");
+    let program = find_tool("mkfs.ext4");
+    let Some(program) = program else {
+        ready(Err(anyhow::anyhow!("mkfs.ext4 is missing (Debian: e2fsprogs)")));
+        return;
+    };
+    let mut make = Command::new(program);
+    make.args(["-q", "-d", bench.root.to_str().unwrap()]).arg(&disk).arg("96M");
+    assert!(make.status().unwrap().success());
+    let before = std::fs::read(&disk).unwrap();
+    let run = |disk: &Path| {
+        let script = "echo written > /bin/kept && cat /bin/kept; digits --json";
+        bench.run_image(&[], disk.to_str().unwrap(), &["/bin/sh", "-c", script])
+    };
+    let output = run(&disk);
+    let said = text(&output.stdout);
+    assert!(said.contains("written") && said.contains("\"accuracy\":0.97"), "{said}{}", text(&output.stderr));
+    assert!(std::fs::read(&disk).unwrap() == before, "what was written went into memory");
+    if let Some(convert) = find_tool("qemu-img") {
+        let qcow = scratch.path().join("disk.qcow2");
+        let mut convert = Command::new(convert);
+        convert.args(["convert", "-O", "qcow2"]).arg(&disk).arg(&qcow);
+        assert!(convert.status().unwrap().success());
+        let output = run(&qcow);
+        assert!(text(&output.stdout).contains("\"accuracy\":0.97"), "{output:?}");
+    }
+    // One that is no root file system.
+    let none = scratch.path().join("none.img");
+    let mut bytes = vec![0; 1 << 20];
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(&none, bytes).unwrap();
+    let output = run(&none);
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(text(&output.stdout).contains("no part of the disk is a root file system"), "{output:?}");
+}
+
+#[test]
 fn a_machine_that_is_ended_leaves_nothing() {
     let Some(bench) = Bench::new("") else { return };
     let mut command = bench.command(&[], bench.root.to_str().unwrap(), &["/bin/sleep", "1000"]);

@@ -4,7 +4,6 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::helper::{Answer, Order};
-use crate::step;
 
 /// A helper that has answered once.
 #[derive(Debug)]
@@ -16,7 +15,7 @@ pub struct Helper {
 
 /// The command that starts it with the rights it needs.
 fn command() -> Result<Command, String> {
-    let program = step::program().map_err(|error| error.to_string())?;
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let words = ["worker", "passthrough"];
     if rustix::process::geteuid().is_root() {
         let mut command = Command::new(program);
@@ -41,13 +40,8 @@ impl Helper {
     /// # Errors
     /// A sentence where it cannot be started or does not answer.
     pub fn start(order: &Order) -> Result<(Self, Answer), String> {
-        use std::os::unix::process::CommandExt as _;
         let mut command = command()?;
-        // Signals of the terminal are not for it: it ends when this process has.
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        if rustix::process::geteuid().is_root() {
-            command.process_group(0);
-        }
         let failed = |error: std::io::Error| format!("the helper that takes devices: {error}");
         let mut child = command.spawn().map_err(failed)?;
         let mut input = child.stdin.take().ok_or("the helper has no input")?;
@@ -65,7 +59,9 @@ impl Helper {
         if line.is_empty() {
             let status =
                 self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-            return Err(format!("the helper that takes devices ended without an answer ({status})"));
+            return Err(format!(
+                "the helper that takes devices ended without an answer ({status}): `pontoon vfio status` shows what is taken, `pontoon vfio restore` puts it back"
+            ));
         }
         serde_json::from_str(&line).map_err(|error| format!("the helper's answer: {error}"))
     }
@@ -74,7 +70,7 @@ impl Helper {
     ///
     /// # Errors
     /// A sentence where it does not answer.
-    pub fn end(mut self) -> Result<Answer, String> {
+    pub fn end(&mut self) -> Result<Answer, String> {
         drop(self.input.take());
         let answer = self.answer();
         let _ = self.child.wait();

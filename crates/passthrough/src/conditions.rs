@@ -26,8 +26,10 @@ pub struct Conditions {
     pub release: String,
     /// The kernel's parameter that switches the IOMMU on.
     pub parameter: String,
-    /// What is taken.
+    /// What is taken, for those who live; what dead ones have is put back before anything is taken.
     pub journals: Vec<Journal>,
+    /// Journals that cannot be read, and why.
+    pub unreadable: Vec<String>,
 }
 
 impl Conditions {
@@ -42,7 +44,10 @@ impl Conditions {
             false if listed("modules.dep") || listed("modules.builtin") => Driver::Loadable,
             false => Driver::Missing,
         };
-        Self { vfio, release, parameter: parameter(root), journals: Journals::below(root).list().0 }
+        let (mut journals, errors) = Journals::below(root).list();
+        journals.retain(|journal| journal.holds(root));
+        let unreadable = errors.iter().map(ToString::to_string).collect();
+        Self { vfio, release, parameter: parameter(root), journals, unreadable }
     }
 
     /// Who has a device, where somebody has.

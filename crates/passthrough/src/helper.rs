@@ -1,23 +1,28 @@
 //! The process that may do what needs root: it takes one order of a fixed set, looks at the host itself, believes nothing
 //! of who asked, and answers in one line. Everything else of Pontoon runs without such rights.
 
-use std::collections::BTreeSet;
 use std::io::{self, BufRead, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 
-use crate::apply::Perform;
+use crate::apply::{Look, Perform};
 use crate::{
     Address, Conditions, Error, Fate, Host, Inventory, Journal, JournalError, Journals, Operation, Owner,
-    Plan, StepError, Taken, Uuid, recover, step, viability,
+    Plan, StepError, Taken, Uuid, look, recover, step, viability,
 };
 
 /// How long the kernel may take for one step, and a driver to have a device.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long a machine may take to let go of its devices once its owner has gone.
 const LETTING_GO: Duration = Duration::from_secs(30);
+/// Memory beyond the machine's own that may be locked for it: regions of its devices.
+const MORE_LOCKED: u64 = 1 << 30;
 
 /// What it can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,23 +34,27 @@ pub enum Order {
         devices: Vec<Address>,
         /// Whether the boot display too.
         force: bool,
+        /// Whether who asked, through `sudo`, may open them.
+        grant: bool,
     },
-    /// Take devices for a process, until standard input ends; then put them back.
+    /// Take devices for a machine, until standard input ends; then put them back.
     Hold {
         /// The devices.
         devices: Vec<Address>,
         /// Whether the boot display too.
         force: bool,
-        /// The process.
+        /// The process that has the machine.
         pid: u32,
-        /// What it is, in words.
-        what: String,
+        /// The machine's memory in MiB, which will be locked.
+        memory_mib: u32,
     },
     /// Put devices back; all that nobody has any more, where none is named.
     Restore {
         /// The devices.
         devices: Vec<Address>,
     },
+    /// Put back what dead owners had, and say what living ones have.
+    Recover,
     /// Set how many virtual functions there are.
     VirtualFunctions {
         /// The physical function.
@@ -84,6 +93,12 @@ impl Answer {
     fn error(error: &impl ToString) -> Self {
         Self { error: Some(error.to_string()), ..Self::default() }
     }
+
+    /// Takes in what became of one journal.
+    fn add(&mut self, journal: &Journal, how: &str, left: &[crate::Left]) {
+        self.done.push(words(journal, how));
+        self.warnings.extend(left.iter().map(ToString::to_string));
+    }
 }
 
 /// Reads an order, carries it out, and writes the answer. A `hold` answers twice: when all is taken, and when all is
@@ -92,12 +107,21 @@ impl Answer {
 /// # Errors
 /// What the system said of input or output.
 pub fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+    // Who holds devices ends by itself, not by a key at somebody's terminal.
+    let noticed = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGQUIT, SIGHUP, SIGTERM, SIGTSTP] {
+        signal_hook::flag::register(signal, noticed.clone())?;
+    }
     let mut line = String::new();
     io::Read::take(&mut input, 64 << 10).read_line(&mut line)?;
     let mut say = |answer: &Answer| -> io::Result<()> {
-        serde_json::to_writer(&mut output, answer)?;
-        output.write_all(b"\n")?;
-        output.flush()
+        let said = serde_json::to_writer(&mut output, answer).map_err(io::Error::from);
+        let said = said.and_then(|()| output.write_all(b"\n")).and_then(|()| output.flush());
+        if said.is_err() {
+            // Who asked has gone; who reads the terminal or the log may still want to know.
+            answer.warnings.iter().chain(&answer.error).for_each(|line| eprintln!("pontoon: {line}"));
+        }
+        said
     };
     let order: Order = match serde_json::from_str(&line) {
         Ok(order) => order,
@@ -110,78 +134,114 @@ pub fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let mut perform =
         |operation: &Operation| -> Result<(), StepError> { step::in_process(&program, operation, DEADLINE) };
     let root = Path::new("/");
-    let hold = matches!(order, Order::Hold { .. });
-    let answer = obey(root, &mut perform, &order);
-    let taken = answer.error.is_none();
+    let (answer, taken) = obey(root, &look, &mut perform, &order);
     // Whoever has gone meanwhile hears nothing; what they had is put back all the same.
     let heard = say(&answer);
-    if !hold || !taken {
+    if taken.is_empty() || !matches!(order, Order::Hold { .. }) {
+        if heard.is_ok() && answer.error.is_none() && matches!(order, Order::Hold { .. }) {
+            // Nothing of ours, but the other side waits for a second answer.
+            io::copy(&mut input, &mut io::sink())?;
+            let _ = say(&Answer::default());
+        }
         return heard;
     }
     io::copy(&mut input, &mut io::sink())?;
-    let Order::Hold { devices, .. } = order else { return Ok(()) };
-    let answer = let_go(root, &mut perform, &devices);
-    let _ = say(&answer);
+    let _ = say(&let_go(root, &look, &mut perform, &taken));
     Ok(())
 }
 
-/// A host as it is, with VFIO asked about groups.
-fn host<'a>(root: &'a Path, perform: Perform<'a>, viable: &'a dyn Fn(u32) -> Result<(), String>) -> Host<'a> {
-    Host { root, perform, patience: DEADLINE, viable }
-}
-
-/// Carries out an order.
-pub fn obey(root: &Path, perform: Perform<'_>, order: &Order) -> Answer {
+/// Carries out an order, and returns what it has taken.
+pub fn obey(root: &Path, look: Look<'_>, perform: Perform<'_>, order: &Order) -> (Answer, Vec<Journal>) {
     let viable = |group| viability::check(root, group);
-    let mut host = host(root, perform, &viable);
+    let mut host = match Host::lock(root, look, perform, DEADLINE, &viable) {
+        Ok(host) => host,
+        Err(error) => return (Answer::error(&error), Vec::new()),
+    };
     // What dead owners had is free.
-    let mut answer = report(&recover(&mut host), false);
+    let mut answer = report(&recover(&mut host), matches!(order, Order::Recover));
+    let mut taken = Vec::new();
     let result = match order {
-        Order::Bind { devices, force } => take(&mut host, devices, *force, &Owner::Administrator),
-        Order::Hold { devices, force, pid, what } => match Owner::process(root, *pid, what) {
-            Some(owner) => take(&mut host, devices, *force, &owner),
-            None => Err(format!("process {pid} has gone")),
-        },
-        Order::Restore { devices } => return restore(&mut host, devices, answer),
+        Order::Bind { devices, force, grant } => {
+            let owner = Owner::Administrator;
+            take(&mut host, devices, *force, &owner, grant.then(asked_by).flatten(), &mut taken)
+        }
+        Order::Hold { devices, force, pid, memory_mib } => hold(&mut host, *pid, *memory_mib)
+            .and_then(|(owner, user)| take(&mut host, devices, *force, &owner, user, &mut taken)),
+        Order::Restore { devices } => restore(&mut host, devices, &mut answer),
+        Order::Recover => Ok(Vec::new()),
         Order::VirtualFunctions { device, count } => functions(&mut host, *device, *count),
-        Order::CreateMediated { device, kind, uuid } => inventory(root).and_then(|inventory| {
-            let plan = Plan::mediated(&inventory, &Conditions::read(root), *device, kind, uuid.clone());
-            host.take(&plan, &Owner::Administrator).map_err(|error| error.to_string())?;
-            Ok(vec![format!("{uuid} is a '{kind}' of {device}")])
-        }),
+        Order::CreateMediated { device, kind, uuid } => create(&mut host, *device, kind, uuid),
         Order::RemoveMediated { uuid } => remove(&mut host, uuid),
     };
     match result {
         Ok(done) => answer.done.extend(done),
         Err(error) => answer.error = Some(error),
     }
-    answer
+    (answer, taken)
 }
 
-fn inventory(root: &Path) -> Result<Inventory, String> {
-    Inventory::read(root).map_err(|error| Error::Inventory(error).to_string())
+/// The user who asked through `sudo` or `pkexec`, by their word.
+fn asked_by() -> Option<u32> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    number("SUDO_UID").or_else(|| number("PKEXEC_UID"))
 }
 
-fn take(host: &mut Host<'_>, devices: &[Address], force: bool, owner: &Owner) -> Result<Vec<String>, String> {
-    let inventory = inventory(host.root)?;
+/// The owner of what is held, and the user who will open it, if that is not root. Only one's own processes can own.
+fn hold(host: &mut Host<'_>, pid: u32, memory_mib: u32) -> Result<(Owner, Option<u32>), String> {
+    let gone = || format!("process {pid} has gone");
+    let user = std::fs::metadata(host.root.join(format!("proc/{pid}"))).map_err(|_| gone())?.uid();
+    if user != asked_by().unwrap_or(0) {
+        return Err(format!("process {pid} is another user's: it cannot have devices"));
+    }
+    let owner = Owner::process(host.root, pid, "pontoon vm run").ok_or_else(gone)?;
+    if user == 0 {
+        return Ok((owner, None));
+    }
+    // All of the machine's memory is locked, and its monitor inherits the limit.
+    let bytes = (u64::from(memory_mib) << 20) + MORE_LOCKED;
+    let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
+    let locked = rustix::process::Resource::Memlock;
+    rustix::process::prlimit(Some(process), locked, limit)
+        .map_err(|errno| format!("the limit of locked memory of process {pid}: {errno}"))?;
+    Ok((owner, Some(user)))
+}
+
+fn take(
+    host: &mut Host<'_>,
+    devices: &[Address],
+    force: bool,
+    owner: &Owner,
+    user: Option<u32>,
+    journals: &mut Vec<Journal>,
+) -> Result<Vec<String>, String> {
+    let inventory = host.inventory().map_err(|error| error.to_string())?;
     let plan = Plan::bind(&inventory, &Conditions::read(host.root), devices, force);
     let taken = host.take(&plan, owner).map_err(|error| error.to_string())?;
-    let groups: BTreeSet<u32> =
-        plan.devices.iter().filter_map(|device| inventory.at(*device)?.group).collect();
-    grant(host.root, &groups)?;
-    if taken.is_empty() {
-        return Ok(vec!["all is on VFIO already: nothing was taken, and nothing will be put back".into()]);
+    if let Some(user) = user
+        && let Err(error) = grant(host.root, &inventory, &taken, user)
+    {
+        return Err(format!("{error}; {}", host.undo(&taken)));
     }
-    Ok(taken.iter().map(|journal| words(journal, "on vfio-pci")).collect())
+    let done = match taken.is_empty() {
+        true => vec!["all is on VFIO already: nothing was taken, and nothing will be put back".into()],
+        false => taken.iter().map(|journal| words(journal, "on vfio-pci")).collect(),
+    };
+    *journals = taken;
+    Ok(done)
 }
 
-/// Who asked through `sudo` may open the groups; the nodes are made anew with every binding, so this ends with it.
-fn grant(root: &Path, groups: &BTreeSet<u32>) -> Result<(), String> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    let Some(uid) = number("SUDO_UID").or_else(|| number("PKEXEC_UID")) else { return Ok(()) };
-    for group in groups {
+/// A user may open the groups that were taken whole: their nodes were made for that, and go when they are put back. Nodes
+/// of groups that were on VFIO before stay whose they are.
+fn grant(root: &Path, inventory: &Inventory, taken: &[Journal], user: u32) -> Result<(), String> {
+    for journal in taken {
+        let Taken::Group { group, devices } = &journal.taken else { continue };
+        let members = inventory.devices.iter().filter(|one| one.group == Some(*group) && !one.is_bridge());
+        if members.count() > devices.len() {
+            continue;
+        }
         let path = root.join(format!("dev/vfio/{group}"));
-        std::os::unix::fs::chown(&path, Some(uid), None)
+        std::os::unix::fs::chown(&path, Some(user), None)
             .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
@@ -198,71 +258,75 @@ fn words(journal: &Journal, how: &str) -> String {
             let devices: Vec<String> = devices.iter().map(list).collect();
             format!("{} of IOMMU group {group}: {how}", devices.join(", "))
         }
-        Taken::VirtualFunctions { device, count, .. } => {
-            format!("{count} virtual functions of {device}: {how}")
+        Taken::VirtualFunctions { device, counts, .. } => {
+            format!("{} virtual functions of {device}: {how}", counts.last().copied().unwrap_or_default())
         }
         Taken::Mediated { device, mediated, uuid } => format!("{uuid}, a '{mediated}' of {device}: {how}"),
     }
 }
 
 fn functions(host: &mut Host<'_>, device: Address, count: u32) -> Result<Vec<String>, String> {
-    let conditions = Conditions::read(host.root);
-    let plan = Plan::virtual_functions(&inventory(host.root)?, &conditions, device, count);
-    let back = plan.parts.iter().find_map(|part| match &part.taken {
-        Taken::VirtualFunctions { before, count, .. } if before == count => Some(part.taken.key()),
-        _ => None,
-    });
-    match back.filter(|_| plan.problems.is_empty()) {
-        // As it was before we came: nothing is left to put back.
-        Some(key) if host_has(host, &key) => {
-            let left = host.restore(&key).map_err(|error| error.to_string())?;
-            match left.first() {
-                Some(left) => Err(left.to_string()),
-                None => Ok(vec![format!("{device} has {count} virtual functions, as before")]),
-            }
-        }
-        Some(_) => Ok(vec![format!("{device} has {count} virtual functions: nothing to do")]),
-        None => {
-            host.take(&plan, &Owner::Administrator).map_err(|error| error.to_string())?;
-            Ok(vec![format!("{device} has {count} virtual functions")])
-        }
+    let text = |error: Error| error.to_string();
+    let inventory = host.inventory().map_err(text)?;
+    let plan = Plan::virtual_functions(&inventory, &Conditions::read(host.root), device, count);
+    if !plan.problems.is_empty() {
+        return Err(Error::Problems(plan.problems).to_string());
+    }
+    let Some(part) = plan.parts.first() else { return Ok(Vec::new()) };
+    if !matches!(&part.taken, Taken::VirtualFunctions { before, .. } if *before == count) {
+        host.take(&plan, &Owner::Administrator).map_err(text)?;
+        return Ok(vec![format!("{device} has {count} virtual functions")]);
+    }
+    // As it was before we came: nothing is left to put back.
+    match host.restore(&part.taken.key(), |_| true).map_err(text)? {
+        None => Ok(vec![format!("{device} has {count} virtual functions: nothing to do")]),
+        Some(left) => match left.first() {
+            Some(left) => Err(left.to_string()),
+            None => Ok(vec![format!("{device} has {count} virtual functions, as before")]),
+        },
     }
 }
 
-fn host_has(host: &Host<'_>, key: &str) -> bool {
-    Journals::below(host.root).get(key).is_ok_and(|journal| journal.is_some())
+fn create(host: &mut Host<'_>, device: Address, kind: &str, uuid: &Uuid) -> Result<Vec<String>, String> {
+    let text = |error: Error| error.to_string();
+    let inventory = host.inventory().map_err(text)?;
+    let plan = Plan::mediated(&inventory, &Conditions::read(host.root), device, kind, uuid.clone());
+    host.take(&plan, &Owner::Administrator).map_err(text)?;
+    Ok(vec![format!("{uuid} is a '{kind}' of {device}")])
 }
 
 fn remove(host: &mut Host<'_>, uuid: &Uuid) -> Result<Vec<String>, String> {
-    let key = format!("mdev-{uuid}");
-    if !host_has(host, &key) {
-        return Err(format!(
+    match host.restore(&format!("mdev-{uuid}"), |_| true).map_err(|error| error.to_string())? {
+        Some(_) => Ok(vec![format!("{uuid} is removed")]),
+        None => Err(format!(
             "{uuid} was not made by `pontoon mdev create`: left alone; what made it can remove it, or `echo 1 > /sys/bus/mdev/devices/{uuid}/remove`"
-        ));
+        )),
     }
-    host.restore(&key).map_err(|error| error.to_string())?;
-    Ok(vec![format!("{uuid} is removed")])
 }
 
-/// Puts back what is named, or all that nobody has.
-fn restore(host: &mut Host<'_>, devices: &[Address], mut answer: Answer) -> Answer {
+/// Puts back what is named, with all that shares its group, or all that nobody has.
+fn restore(host: &mut Host<'_>, devices: &[Address], answer: &mut Answer) -> Result<Vec<String>, String> {
+    let inventory = host.inventory().map_err(|error| error.to_string())?;
     let (journals, errors) = Journals::below(host.root).list();
     answer.warnings.extend(errors.iter().map(ToString::to_string));
-    let wanted = |journal: &&Journal| {
-        let own = journal.taken.devices();
-        devices.is_empty() || devices.iter().any(|device| own.contains(device))
+    let tells_of = |journal: &Journal, device: &Address| {
+        let group = inventory.at(*device).and_then(|device| device.group);
+        journal.taken.devices().contains(device)
+            || matches!(&journal.taken, Taken::Group { group: taken, .. } if Some(*taken) == group)
     };
-    let unknown = devices
-        .iter()
-        .filter(|device| !journals.iter().any(|journal| journal.taken.devices().contains(device)));
-    let mut wrong: Vec<String> = unknown
-        .map(|device| {
-            format!("{device} was not taken by Pontoon (`pontoon vfio status` shows what was): left alone")
-        })
-        .filter(|_| answer.done.is_empty())
-        .collect();
+    let wanted =
+        |journal: &&Journal| devices.is_empty() || devices.iter().any(|device| tells_of(journal, device));
+    let mut wrong = Vec::new();
+    for device in devices.iter().filter(|_| answer.done.is_empty()) {
+        if !journals.iter().any(|journal| tells_of(journal, device)) {
+            wrong.push(format!(
+                "{device} was not taken by Pontoon (`pontoon vfio status` shows what was): left alone"
+            ));
+        }
+    }
     for journal in journals.iter().filter(wanted) {
-        if matches!(journal.owner, Owner::Process { .. }) && journal.owner.lives(host.root) {
+        let machine = matches!(journal.owner, Owner::Process { .. });
+        if machine && journal.holds(host.root) {
             let words = words(journal, &format!("owned by {}, which lives: end that first", journal.owner));
             match devices.is_empty() {
                 true => answer.warnings.push(words),
@@ -270,56 +334,50 @@ fn restore(host: &mut Host<'_>, devices: &[Address], mut answer: Answer) -> Answ
             }
             continue;
         }
-        match host.restore(&journal.taken.key()) {
-            Ok(left) => {
-                answer.done.push(words(journal, "put back"));
-                answer.warnings.extend(left.iter().map(ToString::to_string));
-            }
+        match host.restore(&journal.taken.key(), |_| true) {
+            Ok(left) => answer.add(journal, "put back", &left.unwrap_or_default()),
             Err(error) => wrong.push(error.to_string()),
         }
     }
-    if !wrong.is_empty() {
-        answer.error = Some(wrong.join("\n"));
+    match wrong.is_empty() {
+        true => Ok(Vec::new()),
+        false => Err(wrong.join("\n")),
     }
-    answer
 }
 
-/// Puts back what was held, once nothing uses it any more.
-fn let_go(root: &Path, perform: Perform<'_>, devices: &[Address]) -> Answer {
-    let begun = Instant::now();
-    while let Ok(inventory) = inventory(root) {
-        let used = |device: &&Address| inventory.at(**device).is_some_and(|device| !device.uses.is_empty());
-        let Some(device) = devices.iter().find(used) else { break };
-        if begun.elapsed() > LETTING_GO {
-            return Answer::error(&format!(
-                "{device} is still open {} s after its owner has gone: not put back; end what has it open, then `pontoon vfio restore`",
-                LETTING_GO.as_secs()
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+/// Puts back what was held, once nothing uses it any more: only these journals, and only while they are the same owner's.
+fn let_go(root: &Path, look: Look<'_>, perform: Perform<'_>, taken: &[Journal]) -> Answer {
     let viable = |group| viability::check(root, group);
-    let mut host = host(root, perform, &viable);
-    let (journals, _) = Journals::below(root).list();
+    let begun = Instant::now();
     let mut answer = Answer::default();
-    let ours = |journal: &&Journal| {
-        journal.taken.devices().iter().any(|device| devices.contains(device))
-            && matches!(journal.owner, Owner::Process { .. })
-    };
-    for journal in journals.iter().filter(ours) {
-        match host.restore(&journal.taken.key()) {
-            Ok(left) => {
-                answer.done.push(words(journal, "put back"));
-                answer.warnings.extend(left.iter().map(ToString::to_string));
+    for journal in taken {
+        loop {
+            // Not kept while it is waited.
+            let host = Host::lock(root, look, &mut *perform, DEADLINE, &viable);
+            let ended = match host {
+                Ok(mut host) => host.restore(&journal.taken.key(), |now| now.owner == journal.owner),
+                Err(error) => return Answer::error(&error),
+            };
+            match ended {
+                Err(Error::Busy(_)) if begun.elapsed() < LETTING_GO => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(error) => {
+                    answer.error = Some(error.to_string());
+                    break;
+                }
+                Ok(left) => {
+                    answer.add(journal, "put back", &left.unwrap_or_default());
+                    break;
+                }
             }
-            Err(error) => answer.error = Some(error.to_string()),
         }
     }
     answer
 }
 
 /// What became of takings, in words; `adopted` ones too where that is of interest.
-pub fn report(fates: &(Vec<Fate>, Vec<JournalError>), adopted: bool) -> Answer {
+fn report(fates: &(Vec<Fate>, Vec<JournalError>), adopted: bool) -> Answer {
     let mut answer = Answer::default();
     answer.warnings.extend(fates.1.iter().map(ToString::to_string));
     for fate in &fates.0 {
@@ -333,11 +391,7 @@ pub fn report(fates: &(Vec<Fate>, Vec<JournalError>), adopted: bool) -> Answer {
                     Owner::Administrator => "put back, its taking or putting back was cut off".to_owned(),
                     owner @ Owner::Process { .. } => format!("put back, {owner} has gone"),
                 };
-                answer.done.push(words(journal, &how));
-                answer.warnings.extend(left.iter().map(ToString::to_string));
-            }
-            Fate::Busy(journal) => {
-                answer.warnings.push(words(journal, "another process is at it"));
+                answer.add(journal, &how, left);
             }
             Fate::Failed(_, error) => answer.warnings.push(error.to_string()),
         }

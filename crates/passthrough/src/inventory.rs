@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Address, overrides, uses};
+use crate::{Address, Uuid, uses};
 
 /// One function of a PCI device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Where it is.
     pub address: Address,
@@ -42,7 +42,8 @@ pub struct Device {
     pub physical: Option<Address>,
     /// Mediated types that it offers, by their ids.
     pub mdev: BTreeMap<String, Slices>,
-    /// Whether the kernel is at it and does not come back: a driver waits for programs to let go of it.
+    /// Whether the kernel is at it and does not come back: a driver waits for programs to let go of it. Its override, and
+    /// how many virtual functions it has, are not known then.
     pub stuck: bool,
     /// Whether it can be reset by itself.
     pub can_reset: bool,
@@ -51,7 +52,7 @@ pub struct Device {
 }
 
 /// Virtual functions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sriov {
     /// How many there are now.
     pub active: u32,
@@ -62,7 +63,7 @@ pub struct Sriov {
 }
 
 /// A type of mediated devices.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slices {
     /// What the driver calls it.
     pub name: Option<String>,
@@ -83,15 +84,17 @@ impl Device {
 
     /// Whether a VFIO driver has it.
     pub fn on_vfio(&self) -> bool {
-        self.driver.as_deref().is_some_and(|driver| driver.starts_with("vfio"))
+        self.driver.as_deref().is_some_and(|driver| driver.contains("vfio"))
     }
 }
 
 /// All PCI devices of a host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// By address.
     pub devices: Vec<Device>,
+    /// The mediated devices that there are.
+    pub mediated: Vec<Uuid>,
 }
 
 /// The words of a file of sysfs; nothing where there is none, or it cannot be read, or it says `(null)`.
@@ -116,11 +119,21 @@ fn link(device: &Path, file: &str) -> Option<String> {
 }
 
 impl Inventory {
-    /// Reads a host's devices below `root`. A device that vanishes meanwhile is left out.
+    /// Reads a host's devices below `root`. A device that vanishes meanwhile is left out. On a real host this may not come
+    /// back: [`crate::look`].
     ///
     /// # Errors
     /// What the system said of the list itself; a host without PCI has an empty one.
     pub fn read(root: &Path) -> io::Result<Self> {
+        Self::read_but(root, &[], &mut |_| ())
+    }
+
+    /// The same, without what takes the locks of the `stuck` devices, and telling each that is read before it is.
+    pub(crate) fn read_but(
+        root: &Path,
+        stuck: &[Address],
+        reading: &mut dyn FnMut(Address),
+    ) -> io::Result<Self> {
         let folder = root.join("sys/bus/pci/devices");
         let entries = match std::fs::read_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
@@ -129,13 +142,16 @@ impl Inventory {
         let mut devices: Vec<Device> = entries
             .filter_map(|entry| {
                 let entry = entry.ok()?;
-                read_device(&entry.path(), entry.file_name().to_str()?.parse().ok()?)
+                let address = entry.file_name().to_str()?.parse().ok()?;
+                reading(address);
+                read_device(&entry.path(), address, stuck.contains(&address))
             })
             .collect();
         devices.sort_by_key(|device| device.address);
-        overrides::find(root, &mut devices);
         uses::find(root, &mut devices);
-        Ok(Self { devices })
+        let names = std::fs::read_dir(root.join("sys/bus/mdev/devices")).into_iter().flatten().flatten();
+        let mediated = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        Ok(Self { devices, mediated })
     }
 
     /// The device at an address.
@@ -159,9 +175,11 @@ impl Inventory {
     }
 }
 
-fn read_device(path: &Path, address: Address) -> Option<Device> {
+fn read_device(path: &Path, address: Address, stuck: bool) -> Option<Device> {
+    // These take the device's lock, which a driver that waits keeps.
+    let locked = |file: &str| if stuck { None } else { word(path, file) };
     let sriov = number(path, "sriov_totalvfs").filter(|total| *total > 0).map(|total| Sriov {
-        active: number(path, "sriov_numvfs").unwrap_or_default() as u32,
+        active: locked("sriov_numvfs").and_then(|count| count.parse().ok()).unwrap_or_default(),
         total: total as u32,
         autoprobe: number(path, "sriov_drivers_autoprobe").map(|autoprobe| autoprobe != 0),
     });
@@ -171,7 +189,7 @@ fn read_device(path: &Path, address: Address) -> Option<Device> {
         device: number(path, "device")? as u16,
         class: number(path, "class")? as u32,
         driver: link(path, "driver"),
-        driver_override: None,
+        driver_override: locked("driver_override"),
         group: link(path, "iommu_group").and_then(|group| group.parse().ok()),
         numa: number(path, "numa_node").map(|node| node as u32),
         boot_display: number(path, "boot_vga") == Some(1),
@@ -180,8 +198,8 @@ fn read_device(path: &Path, address: Address) -> Option<Device> {
         largest_bar: largest_bar(path),
         sriov,
         physical: link(path, "physfn").and_then(|address| address.parse().ok()),
-        mdev: mdev_types(path),
-        stuck: false,
+        mdev: if stuck { BTreeMap::new() } else { mdev_types(path) },
+        stuck,
         can_reset: path.join("reset").exists(),
         uses: Vec::new(),
     })

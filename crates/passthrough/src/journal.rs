@@ -1,9 +1,12 @@
 //! What was taken, written down before it is taken: by its journal alone everything can be put back. Journals lie under
-//! `/run`, which a reboot clears together with what they tell of.
+//! `/run`, which a reboot clears together with what they tell of, in a folder of their own, root's: everybody may read what
+//! is taken, nobody else may say it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -11,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Address, Owner, Uuid};
 
 /// Where they are, below the root.
-const FOLDER: &str = "run/pontoon/passthrough";
+const FOLDER: &str = "run/pontoon-passthrough";
+
+/// How long another process that takes or puts back may take.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The version of their form.
 pub const VERSION: u32 = 1;
@@ -62,8 +68,8 @@ pub enum Taken {
         device: Address,
         /// How many there were.
         before: u32,
-        /// How many there are.
-        count: u32,
+        /// How many we have made, each time; the last are there now.
+        counts: Vec<u32>,
         /// Whether they looked for drivers.
         autoprobe: Option<bool>,
     },
@@ -99,8 +105,9 @@ impl Taken {
                 };
                 devices.iter().map(|saved| (saved.address, words(saved))).collect()
             }
-            Self::VirtualFunctions { device, before, count, .. } => {
-                vec![(*device, format!("{before} virtual functions instead of {count}"))]
+            Self::VirtualFunctions { device, before, counts, .. } => {
+                let now = counts.last().copied().unwrap_or_default();
+                vec![(*device, format!("{before} virtual functions instead of {now}"))]
             }
             Self::Mediated { device, mediated, uuid } => {
                 vec![(*device, format!("without {uuid}, a '{mediated}'"))]
@@ -128,8 +135,19 @@ pub struct Journal {
     pub owner: Owner,
     /// How far.
     pub phase: Phase,
+    /// Whether all was taken once: then a machine may have had it.
+    pub used: bool,
     /// What.
     pub taken: Taken,
+}
+
+impl Journal {
+    /// Whether it is still somebody's: of this boot, of an owner who lives, and, where that is the administrator, whole.
+    pub fn holds(&self, root: &Path) -> bool {
+        let whole = self.phase == Phase::Taken || matches!(self.owner, Owner::Process { .. });
+        let other_boot = Journals::below(root).boot().is_ok_and(|boot| boot != self.boot);
+        whole && !other_boot && self.owner.lives(root)
+    }
 }
 
 /// Why there is no word of what was taken.
@@ -155,8 +173,19 @@ pub enum JournalError {
         why: String,
     },
     /// Somebody else is at it.
-    #[error("another process is taking or putting back {0}: try again when it is done")]
-    Locked(String),
+    #[error("another process has been taking or putting back devices for {0} s: try again when it is done")]
+    Locked(u64),
+    /// The folder is not ours.
+    #[error("{}: it must be root's, and nobody else's to write: journals say what root writes", .0.display())]
+    Folder(PathBuf),
+    /// The boot is not known.
+    #[error(
+        "/proc/sys/kernel/random/boot_id: {0}: whether what was taken still is cannot be told; nothing was changed"
+    )]
+    Boot(io::Error),
+    /// What is taken already.
+    #[error("{0} is taken already (`pontoon vfio status`): nothing was changed")]
+    Taken(String),
 }
 
 /// The journals of a host.
@@ -166,7 +195,7 @@ pub struct Journals {
     root: PathBuf,
 }
 
-/// A lock of one journal, let go when dropped.
+/// The right to take and to put back on this host, let go when dropped.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
 
@@ -177,9 +206,12 @@ impl Journals {
     }
 
     /// The name of this boot.
-    pub fn boot(&self) -> String {
+    ///
+    /// # Errors
+    /// [`JournalError::Boot`].
+    pub fn boot(&self) -> Result<String, JournalError> {
         let text = fs::read_to_string(self.root.join("proc/sys/kernel/random/boot_id"));
-        text.unwrap_or_default().trim().to_owned()
+        Ok(text.map_err(JournalError::Boot)?.trim().to_owned())
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -236,26 +268,39 @@ impl Journals {
         }
     }
 
+    /// Makes the folder, whatever the process's mask, and sees that it is ours.
     fn make_folder(&self) -> Result<(), JournalError> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        // Everybody may see what is taken; only root may say it.
-        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.folder);
-        made.map_err(Self::failed(&self.folder))
+        let failed = Self::failed(&self.folder);
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o755).create(&self.folder);
+        let found = made.and_then(|()| fs::symlink_metadata(&self.folder)).map_err(failed)?;
+        let own = found.uid() == rustix::process::geteuid().as_raw();
+        if !found.is_dir() || !own {
+            return Err(JournalError::Folder(self.folder.clone()));
+        }
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&self.folder, mode).map_err(Self::failed(&self.folder))
     }
 
-    /// Takes the lock of a name, without waiting.
+    /// Takes the one lock of this host, within which everything is read, decided and done.
     ///
     /// # Errors
-    /// [`JournalError::Locked`].
-    pub fn lock(&self, key: &str) -> Result<Lock, JournalError> {
+    /// [`JournalError::Locked`] where somebody else has it for long.
+    pub fn lock(&self) -> Result<Lock, JournalError> {
         self.make_folder()?;
-        let path = self.folder.join(format!("{key}.lock"));
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let path = self.folder.join("lock");
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = file.map_err(Self::failed(&path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(JournalError::Locked(key.to_owned())),
-            Err(errno) => Err(Self::failed(&path)(errno.into())),
+        let begun = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock(file)),
+                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(JournalError::Locked(PATIENCE.as_secs())),
+                Err(errno) => return Err(Self::failed(&path)(errno.into())),
+            }
         }
     }
 
@@ -268,7 +313,8 @@ impl Journals {
         let path = self.path(&journal.taken.key());
         let new = path.with_extension("new");
         let write = || {
-            let mut file = File::create(&new)?;
+            let mut file = File::options().create(true).truncate(true).write(true).mode(0o644).open(&new)?;
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
             file.write_all(&serde_json::to_vec_pretty(journal)?)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::conditions::Driver;
 use crate::operation::VFIO;
 use crate::{
-    Address, Conditions, Device, Inventory, Journal, Operation, Owner, Problem, Saved, Status, Taken,
+    Address, Conditions, Device, Inventory, Journal, Operation, Owner, Problem, Saved, Sriov, Status, Taken,
 };
 
 /// One thing to take, and the steps to it.
@@ -57,9 +57,15 @@ fn with_driver(device: &Device) -> String {
 }
 
 impl Plan {
+    /// A plan without steps. What a journal that cannot be read tells of might be any device.
+    fn for_devices(devices: &[Address], conditions: &Conditions) -> Self {
+        let problems = conditions.unreadable.iter().cloned().map(Problem::Journal).collect();
+        Self { devices: devices.to_vec(), problems, ..Self::default() }
+    }
+
     /// Plans to give devices, with all that shares their groups, to VFIO. `force` takes the boot display too.
     pub fn bind(inventory: &Inventory, conditions: &Conditions, targets: &[Address], force: bool) -> Self {
-        let mut plan = Self::default();
+        let mut plan = Self::for_devices(&[], conditions);
         let mut groups = BTreeSet::new();
         let mut seen = BTreeSet::new();
         for address in targets {
@@ -177,7 +183,7 @@ impl Plan {
         address: Address,
         count: u32,
     ) -> Self {
-        let mut plan = Self { devices: vec![address], ..Self::default() };
+        let mut plan = Self::for_devices(&[address], conditions);
         let Some(device) = inventory.at(address) else {
             plan.problems.push(Problem::NoDevice(address));
             return plan;
@@ -205,27 +211,22 @@ impl Plan {
         for function in inventory.devices.iter().filter(|other| other.physical == Some(address)) {
             plan.against(inventory, conditions, function, function.group.unwrap_or_default(), true);
         }
-        let mut operations = Vec::new();
-        if sriov.autoprobe == Some(true) && count > 0 {
-            operations.push(Operation::Autoprobe { device: address, on: false });
-        }
-        if sriov.active > 0 {
-            operations.push(Operation::VirtualFunctions { device: address, count: 0 });
-        }
-        if count > 0 {
-            operations.push(Operation::VirtualFunctions { device: address, count });
-        }
-        let key = Taken::VirtualFunctions { device: address, before: 0, count: 0, autoprobe: None }.key();
         // Set again: what was before the first time is what it goes back to.
-        let earlier = conditions.journals.iter().find(|journal| journal.taken.key() == key);
-        let (before, autoprobe) = match earlier.map(|journal| &journal.taken) {
-            Some(Taken::VirtualFunctions { before, autoprobe, .. }) => (*before, *autoprobe),
-            _ => (sriov.active, sriov.autoprobe),
-        };
-        plan.parts.push(Part {
-            taken: Taken::VirtualFunctions { device: address, before, count, autoprobe },
-            operations,
+        let earlier = conditions.journals.iter().find_map(|journal| match &journal.taken {
+            Taken::VirtualFunctions { device, before, counts, autoprobe } if *device == address => {
+                Some((*before, counts.clone(), *autoprobe))
+            }
+            _ => None,
         });
+        if earlier.is_none() && sriov.active > 0 && sriov.active != count {
+            plan.problems.push(Problem::ForeignFunctions { device: address, active: sriov.active });
+        }
+        let (before, mut counts, autoprobe) =
+            earlier.unwrap_or_else(|| (sriov.active, Vec::new(), sriov.autoprobe));
+        counts.push(count);
+        let operations = function_steps(device, sriov, count);
+        let taken = Taken::VirtualFunctions { device: address, before, counts, autoprobe };
+        plan.parts.push(Part { taken, operations });
         plan
     }
 
@@ -237,7 +238,7 @@ impl Plan {
         kind: &str,
         uuid: crate::Uuid,
     ) -> Self {
-        let mut plan = Self { devices: vec![address], ..Self::default() };
+        let mut plan = Self::for_devices(&[address], conditions);
         let Some(device) = inventory.at(address) else {
             plan.problems.push(Problem::NoDevice(address));
             return plan;
@@ -262,12 +263,31 @@ impl Plan {
         if let Some(journal) = conditions.whole_owner(address) {
             plan.problems.push(owned(inventory, device, journal));
         }
+        if inventory.mediated.contains(&uuid) {
+            plan.problems.push(Problem::NameTaken(uuid.clone()));
+        }
         let operation =
             Operation::CreateMediated { device: address, kind: kind.to_owned(), uuid: uuid.clone() };
         let taken = Taken::Mediated { device: address, mediated: kind.to_owned(), uuid };
         plan.parts.push(Part { taken, operations: vec![operation] });
         plan
     }
+}
+
+/// The steps to another number of virtual functions; between two numbers there must be none.
+fn function_steps(device: &Device, sriov: Sriov, count: u32) -> Vec<Operation> {
+    let device = device.address;
+    let mut steps = Vec::new();
+    if sriov.autoprobe == Some(true) && count > 0 {
+        steps.push(Operation::Autoprobe { device, on: false });
+    }
+    if sriov.active > 0 {
+        steps.push(Operation::VirtualFunctions { device, count: 0 });
+    }
+    if count > 0 {
+        steps.push(Operation::VirtualFunctions { device, count });
+    }
+    steps
 }
 
 fn saved(device: &Device) -> Saved {
@@ -316,7 +336,9 @@ pub fn pick(
         (many, Status::VfioReady) => {
             format!("of {many} free GPUs the one with most memory that is on {VFIO} already")
         }
-        (many, _) => format!("of {many} free GPUs the one with most memory, then the lowest address"),
+        (many, _) => {
+            format!("of {many} free GPUs the one with most memory, then with fewest others in its group")
+        }
     };
     Ok((best.address, why))
 }

@@ -143,7 +143,23 @@ pub enum Problem {
         /// The type.
         kind: String,
     },
+    /// A journal cannot be read.
+    #[error("{0}")]
+    Journal(String),
+    /// It has virtual functions that we did not make.
+    #[error(
+        "{device} has {active} virtual functions that Pontoon did not make, and that would vanish: if nobody needs them, `echo 0 > /sys/bus/pci/devices/{device}/sriov_numvfs` first"
+    )]
+    ForeignFunctions {
+        /// The physical function.
+        device: Address,
+        /// How many.
+        active: u32,
+    },
+    /// The name of a mediated device is taken.
+    #[error("there is a mediated device {0} already: choose another name with --uuid, or none")]
+    NameTaken(crate::Uuid),
     /// The same device is named twice.
-    #[error("{0} is named twice")]
+    #[error("{0} is named twice: name it once")]
     Twice(Address),
 }

@@ -1,8 +1,9 @@
-//! What the supervisor does when it starts: what dead processes had is put back, what living ones have stays theirs.
+//! What dead processes had is put back, what living ones have stays theirs: before anything is taken, and whenever the
+//! supervisor looks.
 
 use crate::apply::{Error, Host};
 use crate::restore::Left;
-use crate::{Journal, JournalError, Journals, Owner, Phase};
+use crate::{Journal, JournalError, Journals};
 
 /// What became of a taking.
 #[derive(Debug)]
@@ -11,8 +12,6 @@ pub enum Fate {
     Adopted(Journal),
     /// It was put back; what somebody else had changed was left alone.
     Restored(Journal, Vec<Left>),
-    /// Somebody is at it this moment.
-    Busy(Journal),
     /// It could not be put back.
     Failed(Journal, Error),
 }
@@ -22,16 +21,14 @@ pub fn recover(host: &mut Host<'_>) -> (Vec<Fate>, Vec<JournalError>) {
     let (journals, errors) = Journals::below(host.root).list();
     let mut fates = Vec::new();
     for journal in journals {
-        let whole = journal.phase == Phase::Taken;
-        if journal.owner.lives(host.root) && (whole || matches!(journal.owner, Owner::Process { .. })) {
+        if journal.holds(host.root) {
             fates.push(Fate::Adopted(journal));
             continue;
         }
-        fates.push(match host.restore(&journal.taken.key()) {
-            Ok(left) => Fate::Restored(journal, left),
-            Err(Error::Journal(JournalError::Locked(_))) => Fate::Busy(journal),
-            Err(error) => Fate::Failed(journal, error),
-        });
+        match host.restore(&journal.taken.key(), |_| true) {
+            Ok(left) => fates.push(Fate::Restored(journal, left.unwrap_or_default())),
+            Err(error) => fates.push(Fate::Failed(journal, error)),
+        }
     }
     (fates, errors)
 }

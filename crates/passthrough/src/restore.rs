@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use crate::operation::VFIO;
-use crate::{Address, Device, Inventory, Operation, Saved, Taken};
+use crate::{Address, Device, Inventory, Journal, Operation, Saved, Taken};
 
-/// What is left alone, since it is not as we left it.
+/// What is not put back: left alone, since it is not as we left it, or not yet, since somebody uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Left {
     /// The device has gone.
@@ -22,6 +22,43 @@ pub enum Left {
         /// What was to be found.
         wanted: String,
     },
+}
+
+/// Who uses a device that is to be put back; its journal stays until nobody does.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{device} is not put back: it is in use by {by}; end that, then `pontoon vfio restore {device}`")]
+pub struct Busy {
+    /// The device.
+    pub device: Address,
+    /// By whom.
+    pub by: String,
+}
+
+/// Who uses what a journal tells of, as far as putting it back would disturb them.
+pub fn busy(taken: &Taken, inventory: &Inventory, root: &Path, others: &[Journal]) -> Option<Busy> {
+    match taken {
+        Taken::Group { devices, .. } => devices.iter().find_map(|saved| {
+            let device = inventory.at(saved.address)?;
+            let used = device.stuck || device.on_vfio() && !device.uses.is_empty();
+            used.then(|| Busy { device: device.address, by: device.uses.join(", ") })
+        }),
+        Taken::VirtualFunctions { device, .. } => {
+            let functions = inventory.devices.iter().filter(|other| other.physical == Some(*device));
+            functions.into_iter().find_map(|function| {
+                let owner = others.iter().find(|journal| journal.taken.devices().contains(&function.address));
+                let by = match (function.uses.is_empty(), owner) {
+                    (false, _) => function.uses.join(", "),
+                    (true, Some(journal)) => journal.owner.to_string(),
+                    (true, None) => return None,
+                };
+                Some(Busy { device: function.address, by })
+            })
+        }
+        Taken::Mediated { device, uuid, .. } => {
+            let by = crate::uses::of_mediated(root, uuid);
+            (!by.is_empty()).then(|| Busy { device: *device, by: by.join(", ") })
+        }
+    }
 }
 
 impl fmt::Display for Left {
@@ -81,12 +118,22 @@ pub fn release(saved: &Saved, now: Option<&Device>, used: bool) -> Result<Vec<Op
 }
 
 /// The steps that are left until a released device is as it was; nothing when it is.
-pub fn give_back(saved: &Saved, now: &Device, tries: u32) -> Vec<Operation> {
+///
+/// # Errors
+/// [`Left`], where somebody else has given it to a driver meanwhile.
+pub fn give_back(saved: &Saved, now: &Device, tries: u32) -> Result<Vec<Operation>, Left> {
     let device = saved.address;
     let mut steps = Vec::new();
     if now.driver != saved.driver {
-        if let Some(wrong) = &now.driver {
-            steps.push(Operation::Unbind { device, driver: wrong.clone() });
+        match (&now.driver, &saved.driver) {
+            (Some(driver), _) if driver == VFIO => {
+                steps.push(Operation::Unbind { device, driver: driver.clone() });
+            }
+            (Some(driver), wanted) => {
+                let wanted = wanted.clone().unwrap_or_else(|| "none".into());
+                return Err(Left::Changed { device, found: format!("its driver is {driver}"), wanted });
+            }
+            (None, _) => {}
         }
         if let Some(driver) = &saved.driver {
             if now.driver_override.as_ref() != Some(driver) {
@@ -104,7 +151,7 @@ pub fn give_back(saved: &Saved, now: &Device, tries: u32) -> Vec<Operation> {
     {
         steps.push(Operation::Power { device, control: control.clone() });
     }
-    steps
+    Ok(steps)
 }
 
 /// The steps that undo virtual functions or a mediated device.
@@ -115,13 +162,14 @@ pub fn slices(taken: &Taken, inventory: &Inventory, root: &Path) -> Result<Vec<O
     let mut steps = Vec::new();
     match taken {
         Taken::Group { .. } => {}
-        Taken::VirtualFunctions { device, before, count, autoprobe } => {
+        Taken::VirtualFunctions { device, before, counts, autoprobe } => {
             let Some(now) = inventory.at(*device).and_then(|now| now.sriov) else {
                 return Err(Left::Gone(*device));
             };
-            if ![0, *before, *count].contains(&now.active) {
+            if ![0, *before].contains(&now.active) && !counts.contains(&now.active) {
                 let found = format!("it has {} virtual functions", now.active);
-                return Err(Left::Changed { device: *device, found, wanted: count.to_string() });
+                let wanted = counts.last().copied().unwrap_or_default().to_string();
+                return Err(Left::Changed { device: *device, found, wanted });
             }
             if now.active != *before && now.active > 0 {
                 steps.push(Operation::VirtualFunctions { device: *device, count: 0 });

@@ -1,6 +1,7 @@
 //! Steps in processes of their own: a driver that hangs takes that process with it, and nobody else.
 
 use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ pub fn in_process(program: &Path, operation: &Operation, deadline: Duration) -> 
     let refused = |source| StepError::Refused { step: operation.to_string(), source };
     let order = serde_json::to_string(operation).map_err(|error| refused(error.into()))?;
     let mut command = Command::new(program);
+    // Keys at a terminal are not for it.
+    command.process_group(0);
     command
         .args(["worker", "step", &order])
         .stdin(Stdio::null())
@@ -72,10 +75,13 @@ pub fn run(order: &str) -> i32 {
     }
 }
 
-/// This program, for steps.
+/// This program, for steps: the one that runs, also where its file has been replaced since.
 ///
 /// # Errors
 /// What the system said.
 pub fn program() -> std::io::Result<PathBuf> {
-    std::env::current_exe()
+    match cfg!(target_os = "linux") {
+        true => Ok("/proc/self/exe".into()),
+        false => std::env::current_exe(),
+    }
 }

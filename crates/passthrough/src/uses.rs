@@ -4,40 +4,49 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::Device;
+use crate::{Device, Uuid};
 
 /// Programs that are named; more are counted.
 const MAX_NAMED: usize = 3;
 
 /// Fills in what uses each device. Programs of other users are seen by root alone.
 pub(crate) fn find(root: &Path, devices: &mut [Device]) {
-    let mut nodes: BTreeMap<PathBuf, usize> = BTreeMap::new();
-    let mounted = mounted(root);
+    // A group's node is each member's.
+    let mut nodes: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+    let (mounted, swaps) = (mounted(root), swaps(root));
     for (at, device) in devices.iter_mut().enumerate() {
         if device.class >> 16 == 0x06 {
             // What hangs behind a bridge is not its own.
             continue;
         }
         let path = root.join("sys/bus/pci/devices").join(device.address.to_string());
-        nodes.extend(own_nodes(root, device, &path).into_iter().map(|node| (node, at)));
+        for node in own_nodes(root, device, &path) {
+            nodes.entry(node).or_default().push(at);
+        }
         device.uses = displays(&path);
         if device.stuck {
             device.uses.push("a driver that waits until programs let go of it".into());
         }
         device.uses.extend(networks(&path));
-        device.uses.extend(disks(&path, &mounted));
+        let mut disks_found = Vec::new();
+        block_devices(&path, 8, &mut disks_found);
+        for disk in &disks_found {
+            nodes.entry(Path::new("/dev").join(disk.file_name().unwrap_or_default())).or_default().push(at);
+        }
+        device.uses.extend(disks(&disks_found, &mounted, &swaps));
+        device.uses.extend(mediated(&path));
     }
     if nodes.is_empty() {
         return;
     }
     let mut programs: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (pid, opened) in open_files(root) {
-        let name = std::fs::read_to_string(root.join(format!("proc/{pid}/comm"))).unwrap_or_default();
-        let mut seen: Vec<usize> = opened.iter().filter_map(|file| nodes.get(file)).copied().collect();
+        let mut seen: Vec<usize> =
+            opened.iter().filter_map(|file| nodes.get(file)).flatten().copied().collect();
         seen.sort_unstable();
         seen.dedup();
         for at in seen {
-            programs.entry(at).or_default().push(format!("{} (pid {pid})", name.trim()));
+            programs.entry(at).or_default().push(named(root, pid));
         }
     }
     for (at, mut named) in programs {
@@ -50,11 +59,39 @@ pub(crate) fn find(root: &Path, devices: &mut [Device]) {
     }
 }
 
+/// Programs that have a mediated device open, by its group's node.
+pub(crate) fn of_mediated(root: &Path, uuid: &Uuid) -> Vec<String> {
+    let link = std::fs::read_link(root.join(format!("sys/bus/mdev/devices/{uuid}/iommu_group")));
+    let Some(group) = link.ok().and_then(|link| Some(link.file_name()?.to_owned())) else {
+        return Vec::new();
+    };
+    let node = Path::new("/dev/vfio").join(group);
+    let open = open_files(root).into_iter().filter(|(_, opened)| opened.contains(&node));
+    open.map(|(pid, _)| named(root, pid)).collect()
+}
+
+/// A program by its name and number.
+fn named(root: &Path, pid: u32) -> String {
+    let name = std::fs::read_to_string(root.join(format!("proc/{pid}/comm"))).unwrap_or_default();
+    format!("{} (pid {pid})", name.trim())
+}
+
+/// Where a device's own things are: in its folder, or in one of virtio's below that.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let below = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let virtio = below.filter(|entry| entry.file_name().to_string_lossy().starts_with("virtio"));
+    std::iter::once(path.to_owned()).chain(virtio.map(|entry| entry.path())).collect()
+}
+
 /// The nodes by which programs open a device.
 fn own_nodes(root: &Path, device: &Device, path: &Path) -> Vec<PathBuf> {
     let mut nodes = Vec::new();
-    let drm = std::fs::read_dir(path.join("drm")).into_iter().flatten().flatten();
-    nodes.extend(drm.map(|entry| Path::new("/dev/dri").join(entry.file_name())));
+    for part in parts(path) {
+        for (kind, place) in [("drm", "/dev/dri"), ("accel", "/dev/accel")] {
+            let entries = std::fs::read_dir(part.join(kind)).into_iter().flatten().flatten();
+            nodes.extend(entries.map(|entry| Path::new(place).join(entry.file_name())));
+        }
+    }
     // NVIDIA's own driver numbers its nodes itself.
     let information = root.join(format!("proc/driver/nvidia/gpus/{}/information", device.address));
     let text = std::fs::read_to_string(information).unwrap_or_default();
@@ -76,7 +113,8 @@ fn own_nodes(root: &Path, device: &Device, path: &Path) -> Vec<PathBuf> {
 
 /// Displays that are connected and switched on.
 fn displays(path: &Path) -> Vec<String> {
-    let cards = std::fs::read_dir(path.join("drm")).into_iter().flatten().flatten();
+    let cards =
+        parts(path).into_iter().flat_map(|part| std::fs::read_dir(part.join("drm"))).flatten().flatten();
     let mut found = Vec::new();
     for card in cards {
         let card_name = card.file_name().to_string_lossy().into_owned();
@@ -95,9 +133,17 @@ fn displays(path: &Path) -> Vec<String> {
     found
 }
 
+/// Mediated devices of it, which vanish with it: folders with a link `mdev_type`.
+fn mediated(path: &Path) -> Vec<String> {
+    let below = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let slices = below.filter(|entry| entry.path().join("mdev_type").exists());
+    slices.map(|entry| format!("mediated device {}", entry.file_name().to_string_lossy())).collect()
+}
+
 /// Networks of it that are up (the first of an interface's `flags`).
 fn networks(path: &Path) -> Vec<String> {
-    let interfaces = std::fs::read_dir(path.join("net")).into_iter().flatten().flatten();
+    let interfaces =
+        parts(path).into_iter().flat_map(|part| std::fs::read_dir(part.join("net"))).flatten().flatten();
     let up = |entry: &std::fs::DirEntry| {
         let flags = std::fs::read_to_string(entry.path().join("flags")).unwrap_or_default();
         u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).is_ok_and(|flags| flags & 1 == 1)
@@ -105,19 +151,32 @@ fn networks(path: &Path) -> Vec<String> {
     interfaces.filter(up).map(|entry| format!("network {}", entry.file_name().to_string_lossy())).collect()
 }
 
-/// Disks of it that are mounted, and where.
-fn disks(path: &Path, mounted: &BTreeMap<String, String>) -> Vec<String> {
+/// Disks of it, and parts of them, that are mounted, swapped to, or parts of something larger.
+fn disks(disks: &[PathBuf], mounted: &BTreeMap<String, String>, swaps: &[String]) -> Vec<String> {
     let mut found = Vec::new();
-    block_devices(path, 8, &mut found);
-    found.iter().filter_map(|number| Some(format!("the file system at {}", mounted.get(number)?))).collect()
+    for disk in disks {
+        let name = disk.file_name().unwrap_or_default().to_string_lossy();
+        let number = std::fs::read_to_string(disk.join("dev")).unwrap_or_default();
+        // Some file systems have numbers of their own; the source's name tells then.
+        let place = mounted.get(number.trim()).or_else(|| mounted.get(&*name));
+        found.extend(place.map(|place| format!("the file system at {place}")));
+        if swaps.iter().any(|swap| *swap == name) {
+            found.push(format!("swap on {name}"));
+        }
+        let holders = std::fs::read_dir(disk.join("holders")).into_iter().flatten().flatten();
+        found.extend(
+            holders
+                .map(|holder| format!("{}, which {name} is part of", holder.file_name().to_string_lossy())),
+        );
+    }
+    found.sort();
+    found
 }
 
-/// The numbers, `major:minor`, of what has a file `dev` below a folder and is a disk or a part of one. Links are not
-/// followed.
-fn block_devices(folder: &Path, depth: u32, found: &mut Vec<String>) {
-    let disk = ["size", "stat"].iter().all(|file| folder.join(file).is_file());
-    if disk && let Ok(number) = std::fs::read_to_string(folder.join("dev")) {
-        found.push(number.trim().to_owned());
+/// The folders below one that are of a disk, or of a part of one. Links are not followed.
+fn block_devices(folder: &Path, depth: u32, found: &mut Vec<PathBuf>) {
+    if ["size", "stat", "dev"].iter().all(|file| folder.join(file).is_file()) {
+        found.push(folder.to_owned());
     }
     if depth == 0 {
         return;
@@ -129,14 +188,25 @@ fn block_devices(folder: &Path, depth: u32, found: &mut Vec<String>) {
     }
 }
 
-/// What is mounted where, by `major:minor` (fields 3 and 5 of `/proc/self/mountinfo`).
+/// Disks that are swapped to, by name (`/proc/swaps`).
+fn swaps(root: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(root.join("proc/swaps")).unwrap_or_default();
+    let name = |line: &str| Some(line.split_whitespace().next()?.rsplit('/').next()?.to_owned());
+    text.lines().skip(1).filter_map(name).collect()
+}
+
+/// What is mounted where, by `major:minor` and by the source's name (fields 3 and 5, and behind the dash the second, of
+/// `/proc/self/mountinfo`).
 fn mounted(root: &Path) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
     let line = |line: &str| {
-        let mut fields = line.split(' ');
-        Some((fields.nth(2)?.to_owned(), fields.nth(1)?.to_owned()))
+        let (known, source) = line.split_once(" - ")?;
+        let mut fields = known.split(' ');
+        let (number, place) = (fields.nth(2)?.to_owned(), fields.nth(1)?.to_owned());
+        let name = source.split(' ').nth(1)?.rsplit('/').next()?.to_owned();
+        Some([(number, place.clone()), (name, place)])
     };
-    text.lines().rev().filter_map(line).collect()
+    text.lines().rev().filter_map(line).flatten().collect()
 }
 
 /// Files that each process has open.

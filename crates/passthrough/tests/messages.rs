@@ -62,9 +62,8 @@ fn carry_out(tree: &Tree, plan: &Plan, fail: impl Fn(&Operation) -> Option<StepE
         Some(error) => Err(error),
         None => kernel.perform(operation),
     };
-    let viable = |_| Ok(());
-    let mut host =
-        Host { root: &tree.0, perform: &mut perform, patience: Default::default(), viable: &viable };
+    let (viable, look) = (|_| Ok(()), || Inventory::read(&tree.0));
+    let mut host = Host::lock(&tree.0, &look, &mut perform, Default::default(), &viable).unwrap();
     host.take(plan, &Owner::Administrator).map(drop)
 }
 
@@ -78,7 +77,7 @@ fn what_stands_against_taking_a_device() {
             "0000:05:00.0 has no IOMMU group: a machine that had it could write to all of this host's memory; switch on VT-d or AMD-Vi in the firmware's settings and boot with intel_iommu=on",
             "0000:0f:00.0: there is no such PCI device; `pontoon gpu list` shows the GPUs, `ls /sys/bus/pci/devices` all",
             "0000:00:01.0 is a bridge: name the device behind it",
-            "0000:01:00.0 is named twice",
+            "0000:01:00.0 is named twice: name it once",
             "0000:00:02.0 (i915) is the boot display: this host's console goes dark with it and may not come back before a reboot; use another GPU, or add --force (group 0, nothing else in it)",
             "0000:01:00.0 is in use by blender (pid 77): end that first (group 1; with 0000:01:00.1 (snd_hda_intel))",
             "0000:02:00.0 shares IOMMU group 2 with 0000:03:00.0 (igb), which would leave this host with it: name them too, or put the card into another slot, one whose port isolates it (ACS)",
@@ -140,7 +139,7 @@ fn what_goes_wrong_while_a_device_is_taken() {
     let error = carry_out(&tree, &plan(&["02:00.0", "03:00.0"]), late).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "write '0000:02:00.0' to /sys/bus/pci/drivers/amdgpu/unbind: no answer within 20 s; the driver hangs, and may until a reboot; everything was put back"
+        "write '0000:02:00.0' to /sys/bus/pci/drivers/amdgpu/unbind: no answer within 20 s; the driver waits for programs that have the device open, or hangs; everything was put back"
     );
     let refused = |operation: &Operation| {
         let source = std::io::Error::from_raw_os_error(16);
@@ -174,12 +173,7 @@ fn what_goes_wrong_while_a_device_is_taken() {
         ]
     );
     let journals = Journals::below(&tree.0);
-    let _lock = journals.lock("group-6").unwrap();
-    assert_eq!(
-        journals.lock("group-6").unwrap_err().to_string(),
-        "another process is taking or putting back group-6: try again when it is done"
-    );
-    fs::write(tree.0.join("run/pontoon/passthrough/group-9.json"), "{}").unwrap();
+    fs::write(tree.0.join("run/pontoon-passthrough/group-9.json"), "{}").unwrap();
     let said = journals.list().1[0].to_string();
     assert!(said.contains("group-9.json is no journal that this version can read (missing field"), "{said}");
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::Tree;
 use common::kernel::Kernel;
+use pontoon_passthrough::helper::{self, Answer, Order};
 use pontoon_passthrough::{
     Address, Conditions, Driver, Error, Fate, Host, Inventory, Journals, Operation, Owner, Plan, StepError,
     VFIO, recover,
@@ -106,6 +107,7 @@ impl Bench {
             release: "6.1.0".into(),
             parameter: "intel_iommu=on".into(),
             journals: Vec::new(),
+            unreadable: Vec::new(),
         };
         Plan::bind(&Inventory::read(self.root()).unwrap(), &conditions, &self.targets, false)
     }
@@ -126,12 +128,8 @@ impl Bench {
                 kernel.perform(operation)
             }
         };
-        act(&mut Host {
-            root: self.root(),
-            perform: &mut perform,
-            patience: Duration::ZERO,
-            viable: &|_| Ok(()),
-        })
+        let look = || Inventory::read(self.root());
+        act(&mut Host::lock(self.root(), &look, &mut perform, Duration::ZERO, &|_| Ok(())).unwrap())
     }
 
     /// The same, where the process is killed at that step.
@@ -191,9 +189,8 @@ proptest! {
                 false => kernel.perform(operation),
             }
         };
-        let viable = |_| Ok(());
-        let mut host =
-            Host { root: bench.root(), perform: &mut perform, patience: Duration::ZERO, viable: &viable };
+        let (viable, look) = (|_| Ok(()), || Inventory::read(bench.root()));
+        let mut host = Host::lock(bench.root(), &look, &mut perform, Duration::ZERO, &viable).unwrap();
         let error = host.take(&plan, &nobody()).unwrap_err();
         prop_assert!(error.to_string().ends_with("everything was put back"), "{}", error);
         prop_assert_eq!(bench.state(), before);
@@ -236,7 +233,7 @@ fn what_is_taken_is_on_vfio_and_somebody_elses_doing_is_left_alone() {
     ] {
         kernel.perform(&step).unwrap();
     }
-    let left = bench.with(usize::MAX, never, |host| host.restore("group-0")).unwrap();
+    let left = bench.with(usize::MAX, never, |host| host.restore("group-0", |_| true)).unwrap().unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(
         left[0].to_string(),
@@ -265,17 +262,12 @@ fn owners_that_live_keep_what_they_have() {
 #[test]
 fn devices_that_vanish_and_journals_of_another_boot_are_no_trouble() {
     let bench = card();
-    std::fs::create_dir_all(bench.root().join("proc/sys/kernel/random")).unwrap();
-    let boot = bench.root().join("proc/sys/kernel/random/boot_id");
-    std::fs::write(&boot, "one\n").unwrap();
     bench.with(usize::MAX, never, |host| host.take(&bench.plan(), &nobody())).unwrap();
     std::fs::remove_dir_all(bench.tree.path("0000:01:00.1")).unwrap();
-    let left = bench.with(usize::MAX, never, |host| host.restore("group-0")).unwrap();
+    let left = bench.with(usize::MAX, never, |host| host.restore("group-0", |_| true)).unwrap().unwrap();
     assert_eq!(left[0].to_string(), "0000:01:00.1 has gone: there is nothing to put back");
     let bench = card();
-    std::fs::create_dir_all(bench.root().join("proc/sys/kernel/random")).unwrap();
     let boot = bench.root().join("proc/sys/kernel/random/boot_id");
-    std::fs::write(&boot, "one\n").unwrap();
     bench.with(usize::MAX, never, |host| host.take(&bench.plan(), &nobody())).unwrap();
     std::fs::write(&boot, "two\n").unwrap();
     let taken = bench.state();
@@ -290,8 +282,8 @@ fn a_group_that_is_not_viable_is_given_back() {
     let kernel = Kernel { tree: &bench.tree, natural: bench.natural.clone() };
     let mut perform = |operation: &Operation| kernel.perform(operation);
     let viable = |_| Err("a device in it is on a driver of this host".to_owned());
-    let mut host =
-        Host { root: bench.root(), perform: &mut perform, patience: Duration::ZERO, viable: &viable };
+    let look = || Inventory::read(bench.root());
+    let mut host = Host::lock(bench.root(), &look, &mut perform, Duration::ZERO, &viable).unwrap();
     let error = host.take(&bench.plan(), &nobody()).unwrap_err();
     assert!(matches!(error, Error::NotViable { .. }));
     assert_eq!(
@@ -323,18 +315,152 @@ fn virtual_functions_and_slices_go_as_they_came() {
     let conditions = Conditions::read(bench.root());
     let whole = Plan::bind(&bench.tree.read(), &conditions, &[card], false);
     assert!(whole.problems[0].to_string().contains("`pontoon sriov set 0000:01:00.0 0`"), "{whole:?}");
-    bench.with(usize::MAX, never, |host| host.restore("sriov-0000:01:00.0")).unwrap();
+    bench.with(usize::MAX, never, |host| host.restore("sriov-0000:01:00.0", |_| true)).unwrap();
     assert_eq!((now().active, now().autoprobe), (0, Some(true)), "as before the first");
     let uuid: pontoon_passthrough::Uuid = "123e4567-e89b-12d3-a456-426614174000".parse().unwrap();
     let plan = Plan::mediated(&bench.tree.read(), &conditions, card, "nvidia-105", uuid.clone());
     bench.with(usize::MAX, never, |host| host.take(&plan, &Owner::Administrator)).unwrap();
     let slice = bench.root().join(format!("sys/bus/mdev/devices/{uuid}"));
     assert!(slice.exists());
-    bench.with(usize::MAX, never, |host| host.restore(&format!("mdev-{uuid}"))).unwrap();
+    bench.with(usize::MAX, never, |host| host.restore(&format!("mdev-{uuid}"), |_| true)).unwrap();
     assert!(!slice.exists());
     let other = Plan::mediated(&bench.tree.read(), &conditions, card, "nvidia-9", uuid);
     assert_eq!(
         other.problems[0].to_string(),
         "0000:01:00.0 offers no mediated type 'nvidia-9': it offers nvidia-105"
     );
+}
+
+/// Carries out an order as root's helper does, on a kernel of ours.
+fn obey(bench: &Bench, order: &Order) -> Answer {
+    let kernel = Kernel { tree: &bench.tree, natural: bench.natural.clone() };
+    let mut perform = |operation: &Operation| kernel.perform(operation);
+    let look = || Inventory::read(bench.root());
+    helper::obey(bench.root(), &look, &mut perform, order).0
+}
+
+#[test]
+fn who_uses_a_device_keeps_it_and_is_named() {
+    let bench = card();
+    bench.with(usize::MAX, never, |host| host.take(&bench.plan(), &nobody())).unwrap();
+    // The owner has gone; its machine has not.
+    bench.tree.program(77, "qemu-system-x86", "/dev/vfio/0");
+    for device in bench.tree.read().devices {
+        assert_eq!(device.uses, ["qemu-system-x86 (pid 77)"], "a group's node is each member's");
+    }
+    let taken = bench.state();
+    let answer = obey(&bench, &Order::Restore { devices: Vec::new() });
+    let error = answer.error.unwrap();
+    assert_eq!(
+        error,
+        "0000:01:00.0 is not put back: it is in use by qemu-system-x86 (pid 77); end that, then `pontoon vfio restore 0000:01:00.0`"
+    );
+    assert_eq!(bench.state(), taken, "nothing was written under the machine's hands");
+    std::fs::remove_dir_all(bench.root().join("proc/77")).unwrap();
+    assert_eq!(obey(&bench, &Order::Recover).error, None);
+    assert_eq!(bench.state()[0].1.as_deref(), Some("nouveau"));
+}
+
+#[test]
+fn a_card_half_on_vfio_before_goes_back_by_any_of_its_functions() {
+    let with = |driver: &'static str, natural: &'static str, only| Function {
+        driver: Some(driver),
+        natural: Some(natural),
+        only,
+        power: "on",
+    };
+    let bench =
+        Bench::new(&[vec![with(VFIO, "nouveau", Some(VFIO)), with("snd_hda_intel", "snd_hda_intel", None)]]);
+    let before = bench.state();
+    bench.with(usize::MAX, never, |host| host.take(&bench.plan(), &Owner::Administrator)).unwrap();
+    assert_eq!(bench.state()[1].1.as_deref(), Some(VFIO));
+    let answer = obey(&bench, &Order::Restore { devices: vec!["01:00.0".parse().unwrap()] });
+    assert_eq!(answer.error, None);
+    assert_eq!(bench.state(), before);
+}
+
+#[test]
+fn functions_of_others_stay_and_a_change_that_fails_goes_one_step_back() {
+    let bench = card();
+    for (file, value) in [("sriov_totalvfs", "7"), ("sriov_numvfs", "2"), ("sriov_drivers_autoprobe", "0")] {
+        bench.tree.write("0000:01:00.0", file, value);
+    }
+    let device: Address = "01:00.0".parse().unwrap();
+    let now = || bench.tree.read().at(device).unwrap().sriov.unwrap().active;
+    let error = obey(&bench, &Order::VirtualFunctions { device, count: 3 }).error.unwrap();
+    assert!(error.contains("has 2 virtual functions that Pontoon did not make"), "{error}");
+    bench.tree.write("0000:01:00.0", "sriov_numvfs", "0");
+    assert_eq!(obey(&bench, &Order::VirtualFunctions { device, count: 2 }).error, None);
+    // The first write of a change is refused: two there were, two there are, and they are still ours.
+    let plan = Plan::virtual_functions(&bench.tree.read(), &Conditions::read(bench.root()), device, 5);
+    let kernel = Kernel { tree: &bench.tree, natural: bench.natural.clone() };
+    let mut first = true;
+    let mut perform = |operation: &Operation| match std::mem::take(&mut first) {
+        true => Err(StepError::Late { step: operation.to_string(), seconds: 20 }),
+        false => kernel.perform(operation),
+    };
+    let (viable, look) = (|_| Ok(()), || Inventory::read(bench.root()));
+    let mut host = Host::lock(bench.root(), &look, &mut perform, Duration::ZERO, &viable).unwrap();
+    let error = host.take(&plan, &Owner::Administrator).unwrap_err().to_string();
+    assert!(error.ends_with("; it has 2 virtual functions again"), "{error}");
+    drop(host);
+    // A change that was killed may have come to any of our numbers.
+    bench.killed_at(1, |host| drop(host.take(&plan, &Owner::Administrator)));
+    assert_eq!(now(), 0);
+    assert_eq!(obey(&bench, &Order::Restore { devices: vec![device] }).error, None);
+    assert_eq!(now(), 0);
+    assert!(Journals::below(bench.root()).list().0.is_empty());
+    // One that a machine has is not pulled away.
+    assert_eq!(obey(&bench, &Order::VirtualFunctions { device, count: 1 }).error, None);
+    bench.tree.link("0000:01:00.1", "physfn", "../0000:01:00.0");
+    let function: Address = "01:00.1".parse().unwrap();
+    bench.tree.program(78, "qemu-system-x86", "/dev/snd/pcmC0D0p");
+    bench.tree.write("0000:01:00.1", "sound/card0/pcmC0D0p/dev", "1:1");
+    let error = obey(&bench, &Order::Restore { devices: vec![device] }).error.unwrap();
+    assert!(error.contains(&format!("{function} is not put back")) && now() == 1, "{error}");
+}
+
+#[test]
+fn names_of_mediated_devices_that_are_taken_stay_whose_they_are() {
+    let bench = card();
+    bench.tree.write("0000:01:00.0", "mdev_supported_types/nvidia-105/available_instances", "2");
+    let uuid: pontoon_passthrough::Uuid = "123e4567-e89b-12d3-a456-426614174000".parse().unwrap();
+    let theirs = bench.root().join(format!("sys/bus/mdev/devices/{uuid}"));
+    std::fs::create_dir_all(&theirs).unwrap();
+    let order = Order::CreateMediated {
+        device: "01:00.0".parse().unwrap(),
+        kind: "nvidia-105".into(),
+        uuid: uuid.clone(),
+    };
+    let error = obey(&bench, &order).error.unwrap();
+    assert!(error.starts_with(&format!("there is a mediated device {uuid} already")), "{error}");
+    let error = obey(&bench, &Order::RemoveMediated { uuid }).error.unwrap();
+    assert!(error.contains("left alone") && theirs.exists(), "{error}");
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_stops_everything() {
+    let bench = card();
+    let folder = bench.root().join("run/pontoon-passthrough");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("group-7.json"), "{\"version\": 9}").unwrap();
+    let before = bench.state();
+    let order = Order::Bind { devices: bench.targets.clone(), force: false, grant: false };
+    let error = obey(&bench, &order).error.unwrap();
+    assert!(error.contains("group-7.json is no journal that this version can read"), "{error}");
+    assert_eq!(bench.state(), before);
+    // Whose boot it is must be known before anything is called undone.
+    std::fs::remove_file(folder.join("group-7.json")).unwrap();
+    bench.with(usize::MAX, never, |host| host.take(&bench.plan(), &nobody())).unwrap();
+    std::fs::remove_file(bench.root().join("proc/sys/kernel/random/boot_id")).unwrap();
+    let answer = obey(&bench, &Order::Recover);
+    assert!(answer.warnings[0].contains("boot_id"), "{answer:?}");
+    assert_eq!(Journals::below(bench.root()).list().0.len(), 1, "it stays");
+}
+
+#[test]
+fn only_own_processes_can_have_devices() {
+    let bench = card();
+    let order = Order::Hold { devices: bench.targets.clone(), force: false, pid: 4321, memory_mib: 256 };
+    assert_eq!(obey(&bench, &order).error.as_deref(), Some("process 4321 has gone"));
 }

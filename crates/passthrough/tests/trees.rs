@@ -178,6 +178,45 @@ fn names_come_from_the_list() {
     assert_eq!(of("03:00.0"), ("Somebody Ltd.".into(), "[abcd:0001]".into()));
 }
 
+#[test]
+fn disks_and_networks_that_are_in_use_are_seen() {
+    let tree = Tree::new(
+        "uses",
+        &[
+            ("0000:01:00.0", "144d:a80a", "010802", Some("nvme"), Some(1)),
+            ("0000:02:00.0", "8086:1533", "020000", Some("igb"), Some(2)),
+        ],
+    );
+    for (disk, number) in [
+        ("nvme0n1", "259:0"),
+        ("nvme0n1/nvme0n1p1", "259:1"),
+        ("nvme0n1/nvme0n1p2", "259:2"),
+        ("nvme0n1/nvme0n1p3", "259:3"),
+    ] {
+        for (file, value) in [("dev", number), ("size", "1"), ("stat", "0")] {
+            tree.write("0000:01:00.0", &format!("nvme/nvme0/{disk}/{file}"), value);
+        }
+    }
+    assert!(get(&tree.read(), "01:00.0").uses.is_empty());
+    fs::create_dir_all(tree.0.join("proc/self")).unwrap();
+    fs::write(tree.0.join("proc/self/mountinfo"), "22 1 259:1 / /boot rw - ext4 /dev/nvme0n1p1 rw\n")
+        .unwrap();
+    fs::write(
+        tree.0.join("proc/swaps"),
+        "Filename Type Size Used Priority\n/dev/nvme0n1p3 partition 1 0 -2\n",
+    )
+    .unwrap();
+    fs::create_dir_all(tree.path("0000:01:00.0").join("nvme/nvme0/nvme0n1/nvme0n1p2/holders/dm-0")).unwrap();
+    assert_eq!(
+        get(&tree.read(), "01:00.0").uses,
+        ["dm-0, which nvme0n1p2 is part of", "swap on nvme0n1p3", "the file system at /boot"]
+    );
+    tree.write("0000:02:00.0", "net/eth0/flags", "0x1002");
+    assert!(get(&tree.read(), "02:00.0").uses.is_empty());
+    tree.write("0000:02:00.0", "net/eth0/flags", "0x1003");
+    assert_eq!(get(&tree.read(), "02:00.0").uses, ["network eth0"]);
+}
+
 fn way(tree: &Tree, name: &str) -> Way {
     let found = ways(&tree.0, &tree.read(), &|_| None);
     found.into_iter().find(|way| way.name == name).unwrap()

@@ -82,7 +82,12 @@ impl Request {
     ) -> Result<i32, Error> {
         let first = wanted.unwrap_or_else(Accelerator::guess);
         let alone = wanted.is_some() || first == Accelerator::Tcg;
-        match self.attempt(first, if alone { self.boot_timeout } else { ACCELERATED_BOOT }, started, output) {
+        match self.attempt(
+            first,
+            if alone || !self.devices.is_empty() { self.boot_timeout } else { ACCELERATED_BOOT },
+            started,
+            output,
+        ) {
             Err(Error::Boot { .. } | Error::Died { .. }) if !alone => {
                 self.attempt(Accelerator::Tcg, self.boot_timeout, started, output)
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-use pontoon_passthrough::{Conditions, Count, Granted, Inventory, Reservation, assign};
+use pontoon_passthrough::{Count, Granted, Reservation, assign};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,10 +28,9 @@ pub fn run(path: &Path, as_json: bool) -> Result<ExitCode, String> {
     if file.services.is_empty() {
         return Err(format!("{}: it has no services", path.display()));
     }
-    let root = Path::new("/");
-    let inventory = Inventory::read(root).map_err(|error| format!("PCI devices: {error}"))?;
+    let (inventory, conditions) = crate::vfio::look()?;
     let services = requests(&file)?;
-    let granted = assign(&inventory, &Conditions::read(root), &services);
+    let granted = assign(&inventory, &conditions, &services);
     let asks = |name: &str| services.iter().any(|(service, asked)| service == name && !asked.is_empty());
     if as_json {
         let rows: Vec<Value> = granted.iter().map(|(name, granted)| row(name, granted)).collect();

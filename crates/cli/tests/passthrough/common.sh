@@ -23,7 +23,7 @@ unchanged() {
     local now
     now=$(state)
     [[ $now == "$before" ]] || { diff <(echo "$before") <(echo "$now"); fail "$1: not as it was"; }
-    compgen -G '/run/pontoon/passthrough/*.json' && fail "$1: a journal is left"
+    compgen -G '/run/pontoon-passthrough/*.json' && fail "$1: a journal is left"
     return 0
 }
 for module in bochs snd_hda_codec_generic snd_hda_intel e1000 virtio_gpu igb; do modprobe $module; done

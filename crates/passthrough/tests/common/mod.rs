@@ -27,6 +27,8 @@ impl Tree {
         let _ = fs::remove_dir_all(&root);
         let tree = Self(root);
         fs::create_dir_all(tree.0.join("sys/bus/pci/devices")).unwrap();
+        fs::create_dir_all(tree.0.join("proc/sys/kernel/random")).unwrap();
+        fs::write(tree.0.join("proc/sys/kernel/random/boot_id"), "one\n").unwrap();
         for (address, numbers, class, driver, group) in functions {
             let (vendor, device) = numbers.split_once(':').unwrap();
             for (file, value) in [("vendor", vendor), ("device", device), ("class", class)] {
