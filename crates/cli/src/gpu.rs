@@ -40,6 +40,9 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     if rows.is_empty() && inventory.gpus().next().is_none() {
         return Err("no GPU driver works here: install a Vulkan driver (on Debian `mesa-vulkan-drivers`, which also brings lavapipe for hosts without a GPU)".into());
     }
+    if cfg!(target_os = "macos") {
+        return on_a_mac(&rows);
+    }
     let cells: Vec<_> = rows.iter().map(cells).collect();
     table::print(&["NAME", "TYPE", "API", "DRIVER", "MEMORY", "USABLE", "WHY"], &cells);
     if rows.iter().all(|row| row.kind == "cpu") {
@@ -49,10 +52,39 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
         inventory.gpus().map(|device| device_cells(device, &names, &status(device))).collect();
     if !devices.is_empty() {
         println!();
-        let headings =
-            ["PCI ADDRESS", "VENDOR", "MODEL", "DRIVER", "GROUP", "MEMORY", "NUMA", "VFS", "MDEV", "STATUS"];
+        let headings = [
+            "PCI ADDRESS",
+            "VENDOR",
+            "MODEL",
+            "DRIVER",
+            "GROUP",
+            "MEMORY",
+            "NUMA",
+            "VFS",
+            "SLICES",
+            "STATUS",
+        ];
         table::print(&headings, &devices);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A Mac's GPUs have no PCI addresses, and go to no machine whole.
+fn on_a_mac(rows: &[AdapterRow]) -> Result<ExitCode, String> {
+    let output = std::process::Command::new("/usr/sbin/system_profiler")
+        .args(["-json", "SPDisplaysDataType"])
+        .output()
+        .map_err(|error| format!("system_profiler: {error}"))?;
+    let gpus =
+        pontoon_passthrough::mac_gpus(&output.stdout).map_err(|error| format!("system_profiler: {error}"))?;
+    let cells = |gpu: &pontoon_passthrough::MacGpu| {
+        // What shares the host's memory has no size of its own; Metal says how much of it.
+        let metal = rows.iter().find(|row| row.name == gpu.model).and_then(|row| row.memory_bytes);
+        let memory = gpu.memory.clone().or_else(|| metal.map(table::bytes));
+        let cell = |text: &str| text.to_owned();
+        vec![cell(&gpu.vendor), cell(&gpu.model), memory.unwrap_or_else(|| "-".into()), cell(&gpu.status)]
+    };
+    table::print(&["VENDOR", "MODEL", "MEMORY", "STATUS"], &gpus.iter().map(cells).collect::<Vec<_>>());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,7 +99,7 @@ fn device_cells(device: &Device, names: &Names, status: &Status) -> Vec<String> 
         or_dash(device.memory.map(table::bytes)),
         or_dash(device.numa.map(|node| node.to_string())),
         or_dash(device.sriov.map(|vfs| format!("{}/{}", vfs.active, vfs.total))),
-        match device.mdev.len() {
+        match device.mdev.len() + device.vgpu.len() {
             0 => "-".to_owned(),
             types => format!("{types} types"),
         },

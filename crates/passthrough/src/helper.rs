@@ -186,11 +186,13 @@ fn asked_by() -> Option<u32> {
     number("SUDO_UID").or_else(|| number("PKEXEC_UID"))
 }
 
-/// The owner of what is held, and the user who will open it, if that is not root. Only one's own processes can own.
+/// The owner of what is held, and the user who will open it, if that is not root. Only who started this process can own,
+/// or through `sudo` a process of the user who asked.
 fn hold(host: &mut Host<'_>, pid: u32, memory_mib: u32) -> Result<(Owner, Option<u32>), String> {
     let gone = || format!("process {pid} has gone");
     let user = std::fs::metadata(host.root.join(format!("proc/{pid}"))).map_err(|_| gone())?.uid();
-    if user != asked_by().unwrap_or(0) {
+    let parent = rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() as u32 == pid);
+    if !parent && asked_by() != Some(user) {
         return Err(format!("process {pid} is another user's: it cannot have devices"));
     }
     let owner = Owner::process(host.root, pid, "pontoon vm run").ok_or_else(gone)?;

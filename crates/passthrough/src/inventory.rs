@@ -47,6 +47,8 @@ pub struct Device {
     pub stuck: bool,
     /// Whether it can be reset by itself.
     pub can_reset: bool,
+    /// Types of virtual GPUs that NVIDIA's driver offers on it, by number and name.
+    pub vgpu: Vec<String>,
     /// What uses it now: programs that have it open, displays that it drives.
     pub uses: Vec<String>,
 }
@@ -198,6 +200,7 @@ fn read_device(path: &Path, address: Address, stuck: bool) -> Option<Device> {
         largest_bar: largest_bar(path),
         sriov,
         physical: link(path, "physfn").and_then(|address| address.parse().ok()),
+        vgpu: vgpu_types(path),
         mdev: if stuck { BTreeMap::new() } else { mdev_types(path) },
         stuck,
         can_reset: path.join("reset").exists(),
@@ -216,6 +219,17 @@ fn largest_bar(path: &Path) -> u64 {
         (last > first).then(|| last - first + 1)
     };
     text.lines().take(6).filter_map(size).max().unwrap_or_default()
+}
+
+/// Below a heading, a line for each type: `700 : NVIDIA A16-1B`.
+fn vgpu_types(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path.join("nvidia/creatable_vgpu_types")).unwrap_or_default();
+    let named = |line: &str| {
+        let (number, name) = line.split_once(':')?;
+        number.trim().parse::<u32>().ok()?;
+        Some(format!("{} {}", number.trim(), name.trim()))
+    };
+    text.lines().filter_map(named).collect()
 }
 
 fn mdev_types(path: &Path) -> BTreeMap<String, Slices> {

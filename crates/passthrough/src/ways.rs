@@ -127,14 +127,12 @@ fn mediated(root: &Path, inventory: &Inventory) -> Way {
         };
     }
     // NVIDIA's newer ones are virtual functions with a type.
-    let nvidia = inventory.gpus().find(|gpu| {
-        root.join(format!("sys/bus/pci/devices/{}/nvidia/creatable_vgpu_types", gpu.address)).exists()
-    });
+    let nvidia = inventory.gpus().find(|gpu| !gpu.vgpu.is_empty());
     if let Some(gpu) = nvidia {
         return Way {
             name,
             works: true,
-            seen: format!("{} has nvidia/creatable_vgpu_types", gpu.address),
+            seen: format!("{} offers {} in nvidia/creatable_vgpu_types", gpu.address, gpu.vgpu.join(", ")),
             advice: format!(
                 "write a type's number to /sys/bus/pci/devices/{0}/nvidia/current_vgpu_type, then `pontoon vm run --vfio {0}`",
                 gpu.address

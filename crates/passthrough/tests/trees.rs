@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Tree, addresses, get};
-use pontoon_passthrough::{Address, Inventory, Names, Way, ways};
+use pontoon_passthrough::{Address, Conditions, Inventory, Names, Plan, Way, ways};
 
 const NVIDIA: &str = "10de:2684";
 const VGA: &str = "030000";
@@ -215,6 +215,77 @@ fn disks_and_networks_that_are_in_use_are_seen() {
     assert!(get(&tree.read(), "02:00.0").uses.is_empty());
     tree.write("0000:02:00.0", "net/eth0/flags", "0x1003");
     assert_eq!(get(&tree.read(), "02:00.0").uses, ["network eth0"]);
+}
+
+/// What planning to take devices of a tree says: the steps, and what stands against them.
+fn plan(tree: &Tree, targets: &[&str]) -> (Vec<String>, Vec<String>) {
+    fs::create_dir_all(tree.0.join("sys/bus/pci/drivers/vfio-pci")).unwrap();
+    let targets: Vec<Address> = targets.iter().map(|text| text.parse().unwrap()).collect();
+    let plan = Plan::bind(&tree.read(), &Conditions::read(&tree.0), &targets, false);
+    let steps = plan.parts.iter().flat_map(|part| &part.operations).map(ToString::to_string).collect();
+    (steps, plan.problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn plans_take_whole_cards_in_one_order_and_leave_their_twins() {
+    let tree = Tree::new(
+        "plans",
+        &[
+            ("0000:00:01.0", "8086:460d", "060400", Some("pcieport"), Some(14)),
+            ("0000:01:00.0", NVIDIA, VGA, Some("nouveau"), Some(14)),
+            ("0000:01:00.1", "10de:22ba", "040300", Some("snd_hda_intel"), Some(14)),
+            ("0000:01:00.2", "10de:1ad8", "0c0330", None, Some(14)),
+            ("0000:02:00.0", NVIDIA, VGA, Some("nouveau"), Some(15)),
+            ("10000:02:05.0", "8086:0bda", "120000", Some("xe"), Some(40)),
+        ],
+    );
+    tree.write("0000:01:00.1", "driver_override", "snd_hda_intel");
+    let (steps, problems) = plan(&tree, &["01:00.0"]);
+    assert_eq!(problems, [""; 0]);
+    let device = "/sys/bus/pci/devices/0000:01:00";
+    assert_eq!(
+        steps,
+        [
+            format!("write 'vfio-pci' to {device}.0/driver_override"),
+            format!("write 'vfio-pci' to {device}.1/driver_override"),
+            format!("write 'vfio-pci' to {device}.2/driver_override"),
+            "write '0000:01:00.0' to /sys/bus/pci/drivers/nouveau/unbind".into(),
+            "write '0000:01:00.1' to /sys/bus/pci/drivers/snd_hda_intel/unbind".into(),
+            "write '0000:01:00.0' to /sys/bus/pci/drivers_probe".into(),
+            "write '0000:01:00.1' to /sys/bus/pci/drivers_probe".into(),
+            "write '0000:01:00.2' to /sys/bus/pci/drivers_probe".into(),
+        ],
+        "neither the bridge nor the twin"
+    );
+    let (steps, problems) = plan(&tree, &["10000:02:05.0"]);
+    assert_eq!((steps.len(), problems.len()), (3, 0), "long domains are like others");
+    assert_eq!(steps[1], "write '10000:02:05.0' to /sys/bus/pci/drivers/xe/unbind");
+    // One that is there twice over: on VFIO already.
+    fs::remove_file(tree.path("0000:02:00.0").join("driver")).unwrap();
+    tree.link("0000:02:00.0", "driver", "../../../bus/pci/drivers/vfio-pci");
+    assert_eq!(plan(&tree, &["02:00.0"]), (Vec::new(), Vec::new()));
+    // One that vanishes.
+    fs::remove_dir_all(tree.path("0000:02:00.0")).unwrap();
+    assert!(plan(&tree, &["02:00.0"]).1[0].starts_with("0000:02:00.0: there is no such PCI device"));
+}
+
+#[test]
+fn a_virtual_function_goes_without_its_physical_one() {
+    let tree = Tree::new(
+        "functions",
+        &[
+            ("0000:03:00.0", "8086:56c0", "038000", Some("xe"), Some(20)),
+            ("0000:03:00.1", "8086:56c0", "038000", None, Some(21)),
+        ],
+    );
+    tree.write("0000:03:00.0", "sriov_totalvfs", "7");
+    tree.write("0000:03:00.0", "sriov_numvfs", "1");
+    tree.write("0000:03:00.0", "nvidia/creatable_vgpu_types", "ID    : vGPU Name\n700   : NVIDIA A16-1B");
+    tree.link("0000:03:00.1", "physfn", "../0000:03:00.0");
+    assert_eq!(get(&tree.read(), "03:00.0").vgpu, ["700 NVIDIA A16-1B"]);
+    let (steps, problems) = plan(&tree, &["03:00.1"]);
+    assert_eq!((steps.len(), problems.len()), (2, 0), "{steps:?} {problems:?}");
+    assert!(plan(&tree, &["03:00.0"]).1[0].contains("has 1 virtual functions, which would vanish"));
 }
 
 fn way(tree: &Tree, name: &str) -> Way {

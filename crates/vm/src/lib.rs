@@ -1,6 +1,6 @@
-//! `pontoon vm run`: a virtual machine around a root file system folder. The machine has a network that leads nowhere
-//! but to two ports, behind which the host's bridge and model runner are; it has no device of the host. Where
-//! `vhost-device-vsock` is installed it has a vsock for the bridge, and in any case memory that it shares with the host.
+//! `pontoon vm run`: a virtual machine around a root file system: a folder, an image, a disk. The machine has a network that leads nowhere
+//! but to two ports, behind which the host's bridge and model runner are; of the host's devices it has those that it is given,
+//! which are on VFIO then. Where `vhost-device-vsock` is installed it has a vsock for the bridge, and in any case memory that it shares with the host.
 
 #![forbid(unsafe_code)]
 
