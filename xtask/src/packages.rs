@@ -21,7 +21,7 @@ const fn package(name: &'static str, program: Option<&'static str>, why: &'stati
     Package { name, program, why }
 }
 
-const PACKAGES: [Package; 25] = [
+const PACKAGES: [Package; 26] = [
     package("libvulkan1", None, "the Vulkan loader"),
     package("mesa-vulkan-drivers", None, "Vulkan drivers, among them lavapipe for machines without a GPU"),
     package("podman", Some("podman"), "runs containers"),
@@ -34,6 +34,7 @@ const PACKAGES: [Package; 25] = [
     package("qemu-system-x86", Some("qemu-system-x86_64"), "emulates a virtual machine in tests"),
     package("qemu-utils", Some("qemu-img"), "makes a machine's disk in tests"),
     package("e2fsprogs", Some("mkfs.ext4"), "makes a machine's disk in tests"),
+    package("sudo", Some("sudo"), "asks for root's rights in tests"),
     package("kmod", Some("depmod"), "drivers of an emulated machine in tests"),
     package("xz-utils", Some("xz"), "unpacks that machine's kernel"),
     package("iproute2", Some("ip"), "networks of their own for guests in tests"),

@@ -118,6 +118,27 @@ try $PONTOON vfio restore $physical
 [[ $(word $pci/$physical/sriov_numvfs) == 0 && $(word $pci/$physical/sriov_drivers_autoprobe) == 1 ]] || fail "none, as before"
 unchanged "virtual functions"
 
+echo "== a user without rights, through sudo"
+mkdir -p /run/bin && mount --bind "${PONTOON%/*}" /run/bin
+echo "nobody ALL=(ALL) NOPASSWD: ALL" > /etc/sudoers.d/pontoon && chmod 440 /etc/sudoers.d/pontoon
+hostname emulated && echo "127.0.0.1 emulated" >> /etc/hosts
+as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups env -u TMPDIR "$@"; }
+try as_nobody /run/bin/pontoon vfio plan $card
+[[ $code == 0 ]] || fail "plans need no rights"
+try as_nobody /run/bin/pontoon vfio bind $card
+[[ $code == 0 && $(driver $card) == vfio-pci ]] || fail "it is taken"
+[[ $(stat -c %U /dev/vfio/$(group $card)) == nobody ]] || fail "who asked may open the group"
+try as_nobody /run/bin/pontoon vfio status
+says "snd_hda_intel"
+try as_nobody /run/bin/pontoon vfio restore
+[[ $code == 0 ]] || fail "it is put back"
+unchanged "through sudo"
+# A process of somebody else cannot own.
+order='{"order":"hold","devices":["'$card'"],"force":false,"pid":1,"memory_mib":256}'
+said=$(echo "$order" | as_nobody sudo /run/bin/pontoon worker passthrough)
+says "process 1 is another user's"
+unchanged "an order that is not believed"
+
 echo "== slices"
 try $PONTOON mdev create $card nvidia-105
 says "$card offers no mediated type 'nvidia-105': it offers none"
