@@ -84,7 +84,7 @@ fn measure(lines: &[Line], programs: &str) {
         .replace("PONTOON ", &format!("{} ", env!("CARGO_BIN_EXE_pontoon")))
         .replace("LINES", &named.join(" "))
         .replace("ONLY", programs);
-    let said = machine.run(&script, Duration::from_secs(400)).unwrap();
+    let said = machine.run(&script, Duration::from_secs(600)).unwrap();
     let report =
         said.lines().find_map(|line| serde_json::from_str::<Value>(line.strip_prefix("REPORT ")?).ok());
     let report = report.unwrap_or_else(|| panic!("{said}"));

@@ -56,7 +56,7 @@ fn run(script: &str) -> Option<String> {
         std::env::var("PONTOON_TEST_WHOLE_KERNEL").unwrap_or_default(),
         include_str!("passthrough/common.sh")
     );
-    let said = host()?.run(&script, Duration::from_secs(420)).unwrap();
+    let said = host()?.run(&script, Duration::from_secs(600)).unwrap();
     eprintln!("{said}");
     Some(said)
 }

@@ -45,7 +45,7 @@ echo "doctor: $?"
 INIT
 sed -i "s|GUESTLINE|$(part 'the guest')|" init && chmod +x init
 find . | busybox cpio -o -H newc 2> /dev/null > /run/inner.cpio
-timeout 200 qemu-system-x86_64 -machine pc,smm=off,usb=off,vmport=off,graphics=off,hpet=off -accel tcg \
+timeout 400 qemu-system-x86_64 -machine pc,smm=off,usb=off,vmport=off,graphics=off,hpet=off -accel tcg \
     -cpu max,-erms,-fsrm,-smap,-smep,-la57,-pku,-umip -smp 1 -m 256 -nodefaults -no-user-config -display none -no-reboot \
     -serial stdio -monitor none -kernel VMLINUX -initrd /run/inner.cpio $(part 'the monitor') -append \
     "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable clearcpuid=112 no_timer_check init_on_alloc=0 apparmor=0 audit=0 cryptomgr.notests random.trust_cpu=on" < /dev/null
@@ -70,7 +70,7 @@ fn a_machine_meets_the_kernels_vsock() {
         .replace("PONTOON ", &format!("{} ", env!("CARGO_BIN_EXE_pontoon")))
         .replace("GUEST ", &format!("{} ", guest.display()))
         .replace("VMLINUX ", &format!("{} ", kernel.display()));
-    let said = machine.run(&script, Duration::from_secs(280)).unwrap();
+    let said = machine.run(&script, Duration::from_secs(500)).unwrap();
     assert!(said.contains("numbers came back doubled") && said.contains("doctor: 0"), "{said}");
     assert!(said.contains("vsock, tenant five, policy mine"), "{said}");
 }

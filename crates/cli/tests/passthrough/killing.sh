@@ -16,7 +16,7 @@ killed_when() {
     $PONTOON vfio $what $card > /dev/null 2>&1 &
     local begun=$SECONDS
     until "$@"; do
-        (( SECONDS - begun < 20 )) || fail "$words never came"
+        (( SECONDS - begun < 90 )) || fail "$words never came"
     done
     kill_all 2> /dev/null
     wait 2> /dev/null
@@ -63,14 +63,14 @@ machine() {
         /run/root /bin/sh -c "sleep 1000" 2> /run/said &
     vm=$!
     # It runs when QEMU has the card.
-    for try in {1..300}; do
+    for try in {1..900}; do
         grep -q "runs on tcg" /run/said && ls -l /proc/$(pgrep -f ^qemu-system | head -n 1)/fd 2> /dev/null | grep -q "/dev/vfio/$(group $card)" && return
         sleep 0.1
     done
     cat /run/said
     fail "no machine has the card"
 }
-gone() { for try in {1..300}; do [[ $(state) == "$before" ]] && ! compgen -G '/run/pontoon-passthrough/*.json' > /dev/null && return; sleep 0.1; done; }
+gone() { for try in {1..900}; do [[ $(state) == "$before" ]] && ! compgen -G '/run/pontoon-passthrough/*.json' > /dev/null && return; sleep 0.1; done; }
 machine
 try $PONTOON vfio status
 says "pontoon vm run (pid $vm)"
