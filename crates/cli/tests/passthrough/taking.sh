@@ -108,6 +108,9 @@ try $PONTOON vfio plan $physical
 says "$physical has 2 virtual functions, which would vanish with it"
 try $PONTOON vfio bind $function
 [[ $(driver $function) == vfio-pci ]] || fail "one is taken"
+try timeout 100 qemu-system-x86_64 -machine q35 -accel tcg -m 64 -nodefaults -display none -serial none -monitor stdio -S \
+    -device vfio-pci,host=$function <<< $'info pci\nquit'
+says "8086:10ca"
 try $PONTOON sriov set $physical 0
 says "$function is owned by"
 try $PONTOON vfio restore $function
