@@ -6,6 +6,7 @@ pub mod kernel;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pontoon_passthrough::{Device, Inventory, Status};
 
@@ -23,7 +24,11 @@ pub type Function<'a> = (&'a str, &'a str, &'a str, Option<&'a str>, Option<u32>
 
 impl Tree {
     pub fn new(name: &str, functions: &[Function<'_>]) -> Self {
-        let root = std::env::temp_dir().join(format!("pontoon-tree-{name}-{}", std::process::id()));
+        // Tests of one name may run beside each other, in one process or in several.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("pontoon-tree-{name}-{}-{number}", std::process::id());
+        let root = std::env::temp_dir().join(folder);
         let _ = fs::remove_dir_all(&root);
         let tree = Self(root);
         fs::create_dir_all(tree.0.join("sys/bus/pci/devices")).unwrap();
