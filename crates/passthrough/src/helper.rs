@@ -137,12 +137,7 @@ pub fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let (answer, taken) = obey(root, &look, &mut perform, &order);
     // Whoever has gone meanwhile hears nothing; what they had is put back all the same.
     let heard = say(&answer);
-    if taken.is_empty() || !matches!(order, Order::Hold { .. }) {
-        if heard.is_ok() && answer.error.is_none() && matches!(order, Order::Hold { .. }) {
-            // Nothing of ours, but the other side waits for a second answer.
-            io::copy(&mut input, &mut io::sink())?;
-            let _ = say(&Answer::default());
-        }
+    if answer.error.is_some() || !matches!(order, Order::Hold { .. }) {
         return heard;
     }
     io::copy(&mut input, &mut io::sink())?;
@@ -204,8 +199,14 @@ fn hold(host: &mut Host<'_>, pid: u32, memory_mib: u32) -> Result<(Owner, Option
     let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
     let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
     let locked = rustix::process::Resource::Memlock;
-    rustix::process::prlimit(Some(process), locked, limit)
-        .map_err(|errno| format!("the limit of locked memory of process {pid}: {errno}"))?;
+    let failed = |errno| format!("the limit of locked memory of process {pid}: {errno}");
+    let before = rustix::process::prlimit(Some(process), locked, limit).map_err(failed)?;
+    // Never less than there was; nothing said is no limit.
+    let larger = |one: Option<u64>| one.filter(|one| *one < bytes).map_or(one, |_| Some(bytes));
+    let kept = rustix::process::Rlimit { current: larger(before.current), maximum: larger(before.maximum) };
+    if kept != limit {
+        rustix::process::prlimit(Some(process), locked, kept).map_err(failed)?;
+    }
     Ok((owner, Some(user)))
 }
 

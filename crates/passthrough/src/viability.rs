@@ -34,6 +34,7 @@ unsafe impl Ioctl for GetStatus {
         (&raw mut self.0).cast()
     }
 
+    // SAFETY: who calls it gives the pointer of `as_ptr`, after the kernel has answered: the trait's promise.
     unsafe fn output_from_ptr(_: IoctlOutput, pointer: *mut c_void) -> rustix::io::Result<bool> {
         // SAFETY: it is the pointer of `as_ptr`, to a `Status` that the kernel has filled in.
         let status = unsafe { &*pointer.cast::<Status>() };
