@@ -1,7 +1,7 @@
-//! What tests need of Debian beyond installed packages: a kernel for virtual machines, and programs that only Debian's
-//! testing has yet. Fetched once, unpacked in `target`, never installed.
+//! What tests need of Debian beyond installed packages: kernels for virtual machines, and programs that only newer
+//! Debians have. Fetched once, unpacked in `target`, never installed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pontoon_testbed::find_tool;
@@ -11,44 +11,87 @@ use crate::{
     stages::{Output, Stages},
 };
 
-/// Fetches Debian's kernel for clouds, for virtual machines, into the folder `$1`, with its modules.
-const KERNEL: &str = r#"set -e
-test ! -d "$1/boot" || exit 0
+/// What all scripts begin with: they make the folder `$1`, whole or not at all.
+const FOLDER: &str = r#"set -e
+test ! -d "$1" || exit 0
 rm -rf "$1.new" && mkdir -p "$1.new" && cd "$1.new"
-fetch() {
-    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
-    test -n "$package" && apt-get download "$package"
-}
-fetch || { apt-get update && fetch; }
-dpkg-deb -x linux-image-*.deb . && rm linux-image-*.deb
-mv "$1.new" "$1"
+unpack() { for package in *.deb; do dpkg-deb -x "$package" .; done; rm ./*.deb; }
 "#;
 
-/// A kernel for virtual machines; nothing where Debian's is none for this processor.
-pub fn kernel(project: &Project, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
-    let title = "a kernel for virtual machines, from Debian (27 MB, the first time)";
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) || find_tool("apt-get").is_none() {
+/// Fetches the packages that are named, and unpacks what the package of a kernel stands for today.
+const LATEST: &str = r#"
+latest() {
+    package=$(apt-cache depends "$1" | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+    test -n "$package" && apt-get download "$package"
+}
+kernel() { { latest "$1" || { apt-get update && latest "$1"; }; } && unpack; }
+"#;
+
+/// An apt of its own for another suite of Debian, from the mirror that this machine uses.
+const SUITE: &str = r#"
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/*$' | head -n 1)
+test -n "$mirror" || { echo "no mirror of Debian is among apt's sources"; exit 1; }
+suite() {
+    mkdir -p apt/lists/partial apt/cache/archives/partial
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" > apt/sources.list
+    touch apt/status
+    shift
+    own_apt update && own_apt download "$@" && unpack && rm -r apt etc
+}
+own_apt() {
+    apt-get -qq -o Dir::Etc::sourcelist="$PWD/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::State::lists="$PWD/apt/lists" -o Dir::Cache="$PWD/apt/cache" -o Dir::State::status="$PWD/apt/status" \
+        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o APT::Sandbox::User=root "$@"
+}
+"#;
+
+/// Whether Debian's x86-64 packages can be fetched here.
+fn has_debian() -> bool {
+    cfg!(all(target_os = "linux", target_arch = "x86_64")) && find_tool("apt-get").is_some()
+}
+
+/// A script's command, with the folder that it makes.
+fn script(parts: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &parts.concat(), "sh"]).arg(folder);
+    command
+}
+
+/// A folder that a script makes; nothing where Debian has none for this machine.
+fn must(
+    stages: &mut Stages,
+    title: &str,
+    folder: PathBuf,
+    parts: &[&str],
+) -> anyhow::Result<Option<PathBuf>> {
+    if !has_debian() {
         stages.skip(title, "it is Debian's, for x86-64");
         return Ok(None);
     }
-    let folder = project.kernel();
-    let mut fetch = Command::new("sh");
-    fetch.args(["-c", KERNEL, "sh"]).arg(&folder);
-    stages.run(title, Output::Logged, &mut fetch)?;
+    stages.run(title, Output::Logged, &mut script(parts, &folder))?;
     Ok(Some(folder))
 }
 
-/// Fetches Debian's whole kernel into the folder `$1`, with its modules, unpacked as the machine of
-/// `pontoon_testbed::Machine` wants it.
-const WHOLE_KERNEL: &str = r#"set -e
-test ! -d "$1/boot" || exit 0
-rm -rf "$1.new" && mkdir -p "$1.new" && cd "$1.new"
-fetch() {
-    package=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
-    test -n "$package" && apt-get download "$package"
+/// The same; nothing, visibly, where it cannot be had either: the tests with it are skipped then.
+fn may(stages: &mut Stages, title: &str, folder: PathBuf, parts: &[&str]) -> Option<PathBuf> {
+    must(stages, title, folder, parts).unwrap_or_else(|error| {
+        println!("   SKIPPED: {error:#}");
+        None
+    })
 }
-fetch || { apt-get update && fetch; }
-dpkg-deb -x linux-image-*.deb . && rm linux-image-*.deb
+
+/// A kernel for virtual machines; nothing where Debian's is none for this processor.
+pub fn kernel(project: &Project, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
+    const CLOUD: &str = "kernel linux-image-cloud-amd64 && mv \"$1.new\" \"$1\"\n";
+    let title = "a kernel for virtual machines, from Debian (27 MB, the first time)";
+    must(stages, title, project.kernel(), &[FOLDER, LATEST, CLOUD])
+}
+
+/// Debian's whole kernel, as the machine of `pontoon_testbed::Machine` wants it, for an emulated machine with real
+/// drivers; nothing where there is none for this processor.
+pub fn whole_kernel(project: &Project, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
+    const WHOLE: &str = r#"
+kernel linux-image-amd64
 depmod -b "$PWD" "$(ls lib/modules)"
 # What is compressed takes an emulated processor five seconds to unpack, each time.
 at=$(LC_ALL=C grep -abo "$(printf '\3757zXZ')" boot/vmlinuz-* | head -n 1 | cut -d: -f1)
@@ -56,101 +99,63 @@ tail -c "+$((at + 1))" boot/vmlinuz-* | { xz -dc 2> /dev/null || true; } > vmlin
 test "$(head -c 4 vmlinux | tail -c 3)" = ELF
 mv "$1.new" "$1"
 "#;
-
-/// Debian's whole kernel, for an emulated machine with real drivers; nothing where there is none for this processor.
-pub fn whole_kernel(project: &Project, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
     let title = "a kernel with all drivers, for an emulated host, from Debian (71 MB, the first time)";
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) || find_tool("apt-get").is_none() {
-        stages.skip(title, "it is Debian's, for x86-64");
-        return Ok(None);
-    }
-    let folder = project.whole_kernel();
-    let mut fetch = Command::new("sh");
-    fetch.args(["-c", WHOLE_KERNEL, "sh"]).arg(&folder);
-    stages.run(title, Output::Logged, &mut fetch)?;
-    Ok(Some(folder))
+    must(stages, title, project.whole_kernel(), &[FOLDER, LATEST, WHOLE])
 }
 
-/// Fetches programs of Debian's testing into the folder `$1`, from the mirror that this machine uses, and sees whether
-/// they run here.
-const TESTING: &str = r#"set -e
-test ! -d "$1/usr" || exit 0
-rm -rf "$1.new" && mkdir -p "$1.new/apt/lists/partial" "$1.new/apt/cache/archives/partial" && cd "$1.new"
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/*$' | head -n 1)
-test -n "$mirror" || { echo "no mirror of Debian is among apt's sources"; exit 1; }
-key=/usr/share/keyrings/debian-archive-keyring.gpg
-echo "deb [signed-by=$key] $mirror testing main" > apt/sources.list
-touch apt/status
-apt() {
-    apt-get -qq -o Dir::Etc::sourcelist="$PWD/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
-        -o Dir::State::lists="$PWD/apt/lists" -o Dir::Cache="$PWD/apt/cache" -o Dir::State::status="$PWD/apt/status" \
-        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o APT::Sandbox::User=root "$@"
-}
-apt update && apt download docker-compose docker.io containerd vhost-device-vsock
+/// Builds the tests' driver that offers slices of a card, for the whole kernel in the folder `$2`, among whose modules it
+/// comes to lie. `$1` is a folder for the kernel's headers.
+const SLICES: &str = r#"
+version=$(ls "$2/lib/modules")
+place="$2/lib/modules/$version/updates"
+test ! "$place/slices.ko" -nt slices/slices.c || exit 0
+source=$PWD/slices
+rm -rf "$1" && mkdir -p "$1" && cd "$1"
+needed() { apt-cache depends "linux-headers-$version" | sed -n 's/.*Depends: \(linux-headers-[^ ]*\|linux-kbuild-[^ ]*\)$/\1/p'; }
+fetch() { packages=$(needed) && test -n "$packages" && apt-get download "linux-headers-$version" $packages; }
+fetch || { apt-get update && fetch; }
 for package in *.deb; do dpkg-deb -x "$package" .; done
-rm -rf ./*.deb apt etc lib usr/lib usr/share
+# Where the headers expect each other.
+sed -i "s| /usr/src| $1/usr/src|" "usr/src/linux-headers-$version/Makefile"
+cp -r "$source" built
+make -C "usr/src/linux-headers-$version" M="$1/built" modules
+mkdir -p "$place" && cp built/slices.ko "$place" && depmod -b "$2" "$version"
+rm -rf "$1"
+"#;
+
+/// A driver that stands where a vendor's for virtual GPUs would, for the whole kernel; nothing, visibly, where it cannot be
+/// built: the tests with it are skipped then.
+pub fn slices(project: &Project, stages: &mut Stages, kernel: Option<&Path>) {
+    let title = "a driver with mediated devices, for that kernel (14 MB of headers, the first time)";
+    let Some(kernel) = kernel else { return stages.skip(title, "there is no such kernel") };
+    let mut build = script(&["set -e", SLICES], &kernel.with_extension("headers"));
+    build.arg(kernel).current_dir(project.root.join("crates/cli/tests/passthrough"));
+    if let Err(error) = stages.run(title, Output::Logged, &mut build) {
+        println!("   SKIPPED: {error:#}");
+    }
+}
+
+/// A QEMU that emulates cards with virtual functions (igb).
+pub fn qemu(project: &Project, stages: &mut Stages) -> Option<PathBuf> {
+    const QEMU: &str = r#"
+suite bookworm-backports qemu-system-x86 qemu-system-common qemu-system-data seabios
+usr/bin/qemu-system-x86_64 -L usr/share/qemu -L usr/share/seabios -device igb,help > /dev/null
+mv "$1.new" "$1"
+"#;
+    let title = "a newer QEMU, from Debian's backports (13 MB, the first time)";
+    may(stages, title, project.qemu(), &[FOLDER, SUITE, QEMU])
+}
+
+/// Docker's engine and Compose, and a vsock for emulated machines, in the folders that they have in a Debian.
+pub fn testing(project: &Project, stages: &mut Stages) -> Option<PathBuf> {
+    const TESTING: &str = r#"
+suite testing docker-compose docker.io containerd vhost-device-vsock
+rm -rf lib usr/lib usr/share
 usr/bin/vhost-device-vsock --version
 usr/libexec/docker/cli-plugins/docker-compose version
 usr/sbin/dockerd --version
 mv "$1.new" "$1"
 "#;
-
-/// Fetches a newer QEMU into the folder `$1`: one that emulates a card with virtual functions.
-const QEMU: &str = r#"set -e
-test ! -d "$1/usr" || exit 0
-rm -rf "$1.new" && mkdir -p "$1.new/apt/lists/partial" "$1.new/apt/cache/archives/partial" && cd "$1.new"
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/*$' | head -n 1)
-test -n "$mirror" || { echo "no mirror of Debian is among apt's sources"; exit 1; }
-key=/usr/share/keyrings/debian-archive-keyring.gpg
-echo "deb [signed-by=$key] $mirror bookworm-backports main" > apt/sources.list
-touch apt/status
-apt() {
-    apt-get -qq -o Dir::Etc::sourcelist="$PWD/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
-        -o Dir::State::lists="$PWD/apt/lists" -o Dir::Cache="$PWD/apt/cache" -o Dir::State::status="$PWD/apt/status" \
-        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o APT::Sandbox::User=root "$@"
-}
-apt update && apt download qemu-system-x86 qemu-system-common qemu-system-data seabios
-for package in *.deb; do dpkg-deb -x "$package" .; done
-rm -rf ./*.deb apt etc
-usr/bin/qemu-system-x86_64 -L usr/share/qemu -L usr/share/seabios -device igb,help > /dev/null
-mv "$1.new" "$1"
-"#;
-
-/// A QEMU that emulates cards with virtual functions (igb); nothing, visibly, where it is not to be had.
-pub fn qemu(project: &Project, stages: &mut Stages) -> Option<PathBuf> {
-    let title = "a newer QEMU, from Debian's backports (13 MB, the first time)";
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) || find_tool("apt-get").is_none() {
-        stages.skip(title, "it is Debian's, for x86-64");
-        return None;
-    }
-    let folder = project.qemu();
-    let mut fetch = Command::new("sh");
-    fetch.args(["-c", QEMU, "sh"]).arg(&folder);
-    match stages.run(title, Output::Logged, &mut fetch) {
-        Ok(()) => Some(folder),
-        Err(error) => {
-            println!("   SKIPPED: {error:#}");
-            None
-        }
-    }
-}
-
-/// Docker's engine and Compose, and a vsock for emulated machines, in the folders that they have in a Debian; nothing, visibly,
-/// where they are not to be had: the tests with them are skipped then.
-pub fn testing(project: &Project, stages: &mut Stages) -> Option<PathBuf> {
     let title = "Docker and vhost-device-vsock, from Debian's testing (74 MB, the first time)";
-    if !cfg!(target_os = "linux") || find_tool("apt-get").is_none() {
-        stages.skip(title, "they are Debian's");
-        return None;
-    }
-    let folder = project.testing();
-    let mut fetch = Command::new("sh");
-    fetch.args(["-c", TESTING, "sh"]).arg(&folder);
-    match stages.run(title, Output::Logged, &mut fetch) {
-        Ok(()) => Some(folder),
-        Err(error) => {
-            println!("   SKIPPED: {error:#}");
-            None
-        }
-    }
+    may(stages, title, project.testing(), &[FOLDER, SUITE, TESTING])
 }

@@ -21,7 +21,7 @@ const fn package(name: &'static str, program: Option<&'static str>, why: &'stati
     Package { name, program, why }
 }
 
-const PACKAGES: [Package; 26] = [
+const PACKAGES: [Package; 27] = [
     package("libvulkan1", None, "the Vulkan loader"),
     package("mesa-vulkan-drivers", None, "Vulkan drivers, among them lavapipe for machines without a GPU"),
     package("podman", Some("podman"), "runs containers"),
@@ -41,6 +41,7 @@ const PACKAGES: [Package; 26] = [
     package("bubblewrap", Some("bwrap"), "runs a root file system where podman cannot"),
     package("busybox-static", None, "the root file system of test containers"),
     package("curl", Some("curl"), "asks the model runner from within a container"),
+    package("make", Some("make"), "builds a driver for tests"),
     package("cmake", Some("cmake"), "builds llama-server"),
     package("ninja-build", Some("ninja"), "builds llama-server"),
     package("g++", Some("g++"), "builds llama-server"),

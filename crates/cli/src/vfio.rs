@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use pontoon_passthrough::helper::{Answer, Order};
 use pontoon_passthrough::{
-    Address, Conditions, Inventory, Journals, Names, Operation, Owner, Phase, Plan, Uuid, ask, pick,
+    Address, Conditions, Inventory, Journals, Names, Operation, Owner, Phase, Plan, Taken, Uuid, ask, pick,
 };
 
 use crate::table;
@@ -203,7 +203,12 @@ fn status(devices: &[Address], json: bool) -> Result<ExitCode, String> {
             owner @ Owner::Process { .. } if !owner.lives(root) => {
                 format!("{owner}, which has gone: `pontoon vfio restore`")
             }
-            owner => owner.to_string(),
+            owner @ Owner::Process { .. } => owner.to_string(),
+            Owner::Administrator => match &journal.taken {
+                Taken::Group { .. } => Owner::Administrator.to_string(),
+                Taken::VirtualFunctions { .. } => "`pontoon sriov set`".to_owned(),
+                Taken::Mediated { .. } => "`pontoon mdev create`".to_owned(),
+            },
         };
         let phase = match journal.phase {
             Phase::Taking => "being taken",
@@ -268,7 +273,8 @@ pub fn mdev(verb: &Mdev) -> Result<ExitCode, String> {
                 Some(uuid) => uuid.clone(),
                 None => Uuid::random().map_err(|error| format!("a random UUID: {error}"))?,
             };
-            order(&Order::CreateMediated { device: *device, kind: kind.clone(), uuid })
+            let grant = !rustix::process::geteuid().is_root();
+            order(&Order::CreateMediated { device: *device, kind: kind.clone(), uuid, grant })
         }
         Mdev::Rm { uuid } => order(&Order::RemoveMediated { uuid: uuid.clone() }),
     }

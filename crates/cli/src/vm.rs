@@ -311,6 +311,7 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
             _ => None,
         },
         devices: Vec::new(),
+        slices: Vec::new(),
         interactive: machine.interactive,
         boot_timeout: Duration::from_secs(machine.boot_timeout),
     };
@@ -337,7 +338,9 @@ fn start(machine: &Run) -> Result<ExitCode, String> {
     }
     // Last of all: what is taken is the host's loss.
     let passed = machine.passed.take(machine.memory)?;
-    request.devices = passed.as_ref().map(|passed| passed.devices.clone()).unwrap_or_default();
+    if let Some(passed) = &passed {
+        (request.devices, request.slices) = (passed.devices.clone(), passed.slices.clone());
+    }
     let listeners = pontoon_vm::listen(&request).map_err(text)?;
     let mut started = |accelerator: Accelerator, pid: u32| {
         let vsock = if request.vsock.is_some() { ", with a vsock" } else { "" };

@@ -48,12 +48,20 @@ fn a_machine_within_has_the_card() {
     assert!(said.contains("ALL DONE"), "{said}");
 }
 
+/// Whether the driver that offers slices lies among the kernel's modules.
+fn has_slices() -> bool {
+    let modules = std::env::var("PONTOON_TEST_WHOLE_KERNEL").map(|kernel| kernel + "/lib/modules");
+    let versions = modules.map(std::fs::read_dir).into_iter().flatten().flatten().flatten();
+    versions.into_iter().any(|version| version.path().join("updates/slices.ko").exists())
+}
+
 /// Runs one of the scripts in it, and returns what it said.
 fn run(script: &str) -> Option<String> {
     let script = format!(
-        "PONTOON={}\nVMLINUX={}/vmlinux\n{}\n{script}",
+        "PONTOON={}\nVMLINUX={}/vmlinux\nQEMU={}\n{}\n{script}",
         env!("CARGO_BIN_EXE_pontoon"),
         std::env::var("PONTOON_TEST_WHOLE_KERNEL").unwrap_or_default(),
+        std::env::var("PONTOON_TEST_QEMU").unwrap_or_default(),
         include_str!("passthrough/common.sh")
     );
     let said = host()?.run(&script, Duration::from_secs(600)).unwrap();
@@ -70,5 +78,16 @@ fn devices_are_listed_taken_and_put_back() {
 #[test]
 fn whatever_is_killed_at_whatever_step_everything_goes_back() {
     let Some(said) = run(include_str!("passthrough/killing.sh")) else { return };
+    assert!(said.contains("ALL DONE"), "{said}");
+}
+
+/// The driver is ours (`passthrough/slices`), as no card that is emulated has slices; the kernel's part is the kernel's.
+#[test]
+fn slices_are_made_given_and_removed() {
+    if !has_slices() {
+        eprintln!("SKIPPED: the tests' driver for slices was not built for the kernel");
+        return;
+    }
+    let Some(said) = run(include_str!("passthrough/slices.sh")) else { return };
     assert!(said.contains("ALL DONE"), "{said}");
 }

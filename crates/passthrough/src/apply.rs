@@ -389,7 +389,7 @@ impl<'a> Host<'a> {
                 return Ok(Some(Left::Gone(saved.address)));
             };
             if device.stuck {
-                return Err(Busy { device: saved.address, by: device.uses.join(", ") }.into());
+                return Err(Busy::Device { device: saved.address, by: device.uses.join(", ") }.into());
             }
             let steps = match restore::give_back(saved, device, tries) {
                 Ok(steps) => steps,

@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use crate::apply::{Look, Perform};
 use crate::{
     Address, Conditions, Error, Fate, Host, Inventory, Journal, JournalError, Journals, Operation, Owner,
-    Plan, StepError, Taken, Uuid, look, recover, step, viability,
+    Plan, Problem, StepError, Taken, Uuid, look, recover, step, viability,
 };
 
 /// How long the kernel may take for one step, and a driver to have a device.
@@ -39,7 +39,7 @@ pub enum Order {
     },
     /// Take devices for a machine, until standard input ends; then put them back.
     Hold {
-        /// The devices.
+        /// The devices; none for a machine that has mediated ones only, whose memory is locked all the same.
         devices: Vec<Address>,
         /// Whether the boot display too.
         force: bool,
@@ -70,6 +70,8 @@ pub enum Order {
         kind: String,
         /// Its name.
         uuid: Uuid,
+        /// Whether who asked, through `sudo`, may open it.
+        grant: bool,
     },
     /// Remove a mediated device.
     RemoveMediated {
@@ -160,12 +162,18 @@ pub fn obey(root: &Path, look: Look<'_>, perform: Perform<'_>, order: &Order) ->
             let owner = Owner::Administrator;
             take(&mut host, devices, *force, &owner, grant.then(asked_by).flatten(), &mut taken)
         }
-        Order::Hold { devices, force, pid, memory_mib } => hold(&mut host, *pid, *memory_mib)
-            .and_then(|(owner, user)| take(&mut host, devices, *force, &owner, user, &mut taken)),
+        Order::Hold { devices, force, pid, memory_mib } => {
+            hold(&mut host, *pid, *memory_mib).and_then(|(owner, user)| match devices.is_empty() {
+                true => Ok(Vec::new()),
+                false => take(&mut host, devices, *force, &owner, user, &mut taken),
+            })
+        }
         Order::Restore { devices } => restore(&mut host, devices, &mut answer),
         Order::Recover => Ok(Vec::new()),
         Order::VirtualFunctions { device, count } => functions(&mut host, *device, *count),
-        Order::CreateMediated { device, kind, uuid } => create(&mut host, *device, kind, uuid),
+        Order::CreateMediated { device, kind, uuid, grant } => {
+            create(&mut host, *device, kind, uuid, grant.then(asked_by).flatten())
+        }
         Order::RemoveMediated { uuid } => remove(&mut host, uuid),
     };
     match result {
@@ -243,11 +251,19 @@ fn grant(root: &Path, inventory: &Inventory, taken: &[Journal], user: u32) -> Re
         if members.count() > devices.len() {
             continue;
         }
-        let path = root.join(format!("dev/vfio/{group}"));
-        std::os::unix::fs::chown(&path, Some(user), None)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        give_node(&root.join(format!("dev/vfio/{group}")), user)?;
     }
     Ok(())
+}
+
+/// The same for the group that a link names: that of a mediated device, which is its own.
+fn grant_linked(root: &Path, link: &Path, user: u32) -> Result<(), String> {
+    let group = std::fs::read_link(link).map_err(|error| format!("{}: {error}", link.display()))?;
+    give_node(&root.join("dev/vfio").join(group.file_name().unwrap_or_default()), user)
+}
+
+fn give_node(node: &Path, user: u32) -> Result<(), String> {
+    std::os::unix::fs::chown(node, Some(user), None).map_err(|error| format!("{}: {error}", node.display()))
 }
 
 /// A journal as a sentence.
@@ -290,17 +306,34 @@ fn functions(host: &mut Host<'_>, device: Address, count: u32) -> Result<Vec<Str
     }
 }
 
-fn create(host: &mut Host<'_>, device: Address, kind: &str, uuid: &Uuid) -> Result<Vec<String>, String> {
+fn create(
+    host: &mut Host<'_>,
+    device: Address,
+    kind: &str,
+    uuid: &Uuid,
+    user: Option<u32>,
+) -> Result<Vec<String>, String> {
     let text = |error: Error| error.to_string();
     let inventory = host.inventory().map_err(text)?;
     let plan = Plan::mediated(&inventory, &Conditions::read(host.root), device, kind, uuid.clone());
-    host.take(&plan, &Owner::Administrator).map_err(text)?;
-    Ok(vec![format!("{uuid} is a '{kind}' of {device}")])
+    let taken = host.take(&plan, &Owner::Administrator).map_err(text)?;
+    let link = host.root.join(format!("sys/bus/mdev/devices/{uuid}/iommu_group"));
+    if let Some(user) = user
+        && let Err(error) = grant_linked(host.root, &link, user)
+    {
+        return Err(format!("{error}; {}", host.undo(&taken)));
+    }
+    Ok(vec![format!(
+        "{uuid} is a '{kind}' of {device}; `pontoon vm run --vfio {uuid}` gives it to a machine, `pontoon mdev rm` removes it"
+    )])
 }
 
 fn remove(host: &mut Host<'_>, uuid: &Uuid) -> Result<Vec<String>, String> {
     match host.restore(&format!("mdev-{uuid}"), |_| true).map_err(|error| error.to_string())? {
         Some(_) => Ok(vec![format!("{uuid} is removed")]),
+        None if !host.root.join(format!("sys/bus/mdev/devices/{uuid}")).exists() => {
+            Err(Problem::NoSlice(uuid.clone()).to_string())
+        }
         None => Err(format!(
             "{uuid} was not made by `pontoon mdev create`: left alone; what made it can remove it, or `echo 1 > /sys/bus/mdev/devices/{uuid}/remove`"
         )),

@@ -45,4 +45,5 @@ pub use recover::{Fate, recover};
 pub use reservations::{Count, Granted, Reservation, assign};
 pub use restore::Left;
 pub use status::Status;
+pub use uses::against_slices;
 pub use ways::{Way, ways};

@@ -162,4 +162,15 @@ pub enum Problem {
     /// The same device is named twice.
     #[error("{0} is named twice: name it once")]
     Twice(Address),
+    /// There is no such mediated device.
+    #[error("{0}: there is no such mediated device; `pontoon mdev create BDF TYPE` makes one")]
+    NoSlice(crate::Uuid),
+    /// A mediated device is used.
+    #[error("the mediated device {uuid} is in use by {by}: end that first, or make another one")]
+    SliceInUse {
+        /// The mediated device.
+        uuid: crate::Uuid,
+        /// Who uses it.
+        by: String,
+    },
 }

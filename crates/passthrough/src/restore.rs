@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::operation::VFIO;
-use crate::{Address, Device, Inventory, Journal, Operation, Saved, Taken};
+use crate::{Address, Device, Inventory, Journal, Operation, Saved, Taken, Uuid};
 
 /// What is not put back: left alone, since it is not as we left it, or not yet, since somebody uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +26,25 @@ pub enum Left {
 
 /// Who uses a device that is to be put back; its journal stays until nobody does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{device} is not put back: it is in use by {by}; end that, then `pontoon vfio restore {device}`")]
-pub struct Busy {
-    /// The device.
-    pub device: Address,
-    /// By whom.
-    pub by: String,
+pub enum Busy {
+    /// A device is used.
+    #[error("{device} is not put back: it is in use by {by}; end that, then `pontoon vfio restore {device}`")]
+    Device {
+        /// The device.
+        device: Address,
+        /// By whom.
+        by: String,
+    },
+    /// A mediated device is used.
+    #[error(
+        "the mediated device {uuid} is not removed: it is in use by {by}; end that, then `pontoon mdev rm {uuid}`"
+    )]
+    Slice {
+        /// The mediated device.
+        uuid: Uuid,
+        /// By whom.
+        by: String,
+    },
 }
 
 /// Who uses what a journal tells of, as far as putting it back would disturb them.
@@ -40,7 +53,7 @@ pub fn busy(taken: &Taken, inventory: &Inventory, root: &Path, others: &[Journal
         Taken::Group { devices, .. } => devices.iter().find_map(|saved| {
             let device = inventory.at(saved.address)?;
             let used = device.stuck || device.on_vfio() && !device.uses.is_empty();
-            used.then(|| Busy { device: device.address, by: device.uses.join(", ") })
+            used.then(|| Busy::Device { device: device.address, by: device.uses.join(", ") })
         }),
         Taken::VirtualFunctions { device, .. } => {
             let functions = inventory.devices.iter().filter(|other| other.physical == Some(*device));
@@ -51,12 +64,12 @@ pub fn busy(taken: &Taken, inventory: &Inventory, root: &Path, others: &[Journal
                     (true, Some(journal)) => journal.owner.to_string(),
                     (true, None) => return None,
                 };
-                Some(Busy { device: function.address, by })
+                Some(Busy::Device { device: function.address, by })
             })
         }
-        Taken::Mediated { device, uuid, .. } => {
+        Taken::Mediated { uuid, .. } => {
             let by = crate::uses::of_mediated(root, uuid);
-            (!by.is_empty()).then(|| Busy { device: *device, by: by.join(", ") })
+            (!by.is_empty()).then(|| Busy::Slice { uuid: uuid.clone(), by: by.join(", ") })
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::{Device, Uuid};
+use crate::{Device, Inventory, Problem, Uuid};
 
 /// Programs that are named; more are counted.
 const MAX_NAMED: usize = 3;
@@ -68,6 +68,18 @@ pub(crate) fn of_mediated(root: &Path, uuid: &Uuid) -> Vec<String> {
     let node = Path::new("/dev/vfio").join(group);
     let open = open_files(root).into_iter().filter(|(_, opened)| opened.contains(&node));
     open.map(|(pid, _)| named(root, pid)).collect()
+}
+
+/// What stands against giving mediated devices to a machine.
+pub fn against_slices(root: &Path, inventory: &Inventory, slices: &[Uuid]) -> Vec<Problem> {
+    let against = |uuid: &Uuid| match inventory.mediated.contains(uuid) {
+        false => Some(Problem::NoSlice(uuid.clone())),
+        true => {
+            let by = of_mediated(root, uuid);
+            (!by.is_empty()).then(|| Problem::SliceInUse { uuid: uuid.clone(), by: by.join(", ") })
+        }
+    };
+    slices.iter().filter_map(against).collect()
 }
 
 /// A program by its name and number.

@@ -9,7 +9,7 @@ use common::Tree;
 use common::kernel::Kernel;
 use pontoon_passthrough::{
     Address, Conditions, Count, Error, Host, Inventory, Journals, Operation, Owner, Plan, Problem,
-    Reservation, StepError, assign, pick,
+    Reservation, StepError, Uuid, against_slices, assign, pick,
 };
 
 const VGA: &str = "030000";
@@ -221,4 +221,23 @@ fn where_no_gpu_is_free_each_says_why() {
     assert_eq!(problems.len(), 5, "{problems:?}");
     let none = Inventory::default();
     assert_eq!(pick(&none, &conditions, &[]), Err(Vec::new()));
+}
+
+#[test]
+fn mediated_devices_that_a_machine_cannot_have() {
+    let tree = host();
+    let slice = tree.0.join("sys/bus/mdev/devices/123e4567-e89b-12d3-a456-426614174000");
+    fs::create_dir_all(&slice).unwrap();
+    std::os::unix::fs::symlink("../../../../kernel/iommu_groups/9", slice.join("iommu_group")).unwrap();
+    tree.program(78, "qemu-system-x86", "/dev/vfio/9");
+    let wanted = ["123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"];
+    let wanted: Vec<Uuid> = wanted.iter().map(|uuid| uuid.parse().unwrap()).collect();
+    let problems = against_slices(&tree.0, &tree.read(), &wanted);
+    assert_eq!(
+        problems.iter().map(Problem::to_string).collect::<Vec<_>>(),
+        [
+            "the mediated device 123e4567-e89b-12d3-a456-426614174000 is in use by qemu-system-x86 (pid 78): end that first, or make another one",
+            "123e4567-e89b-12d3-a456-426614174001: there is no such mediated device; `pontoon mdev create BDF TYPE` makes one",
+        ]
+    );
 }

@@ -431,6 +431,7 @@ fn names_of_mediated_devices_that_are_taken_stay_whose_they_are() {
         device: "01:00.0".parse().unwrap(),
         kind: "nvidia-105".into(),
         uuid: uuid.clone(),
+        grant: false,
     };
     let error = obey(&bench, &order).error.unwrap();
     assert!(error.starts_with(&format!("there is a mediated device {uuid} already")), "{error}");

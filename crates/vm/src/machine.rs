@@ -84,7 +84,11 @@ impl Request {
         let alone = wanted.is_some() || first == Accelerator::Tcg;
         match self.attempt(
             first,
-            if alone || !self.devices.is_empty() { self.boot_timeout } else { ACCELERATED_BOOT },
+            if alone || !(self.devices.is_empty() && self.slices.is_empty()) {
+                self.boot_timeout
+            } else {
+                ACCELERATED_BOOT
+            },
             started,
             output,
         ) {

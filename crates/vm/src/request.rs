@@ -79,6 +79,8 @@ pub struct Request {
     pub disk: Option<crate::Disk>,
     /// PCI devices of the host that it gets, by address; they are on VFIO.
     pub devices: Vec<String>,
+    /// Mediated devices of the host that it gets, by UUID.
+    pub slices: Vec<String>,
     /// Whether this terminal is the command's.
     pub interactive: bool,
     /// How long the machine may take to its first word.
@@ -198,7 +200,7 @@ impl Request {
             );
             arguments.extend(["-drive".into(), drive, "-device".into(), "virtio-blk-pci,drive=root".into()]);
         }
-        arguments.extend(passed(&self.devices));
+        arguments.extend(passed(&self.devices, &self.slices));
         for (option, path) in [("-kernel", &self.kernel), ("-initrd", &self.initramfs)] {
             arguments.extend([option.to_owned(), path.display().to_string()]);
         }
@@ -211,20 +213,25 @@ impl Request {
 }
 
 /// The host's PCI devices in the machine: each card behind a port of its own, its functions together as they are.
-fn passed(devices: &[String]) -> Vec<String> {
+/// Mediated devices come after them, each behind one too.
+fn passed(devices: &[String], slices: &[String]) -> Vec<String> {
     let mut cards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for device in devices {
         cards.entry(device.split_once('.').map_or(device, |(card, _)| card)).or_default().push(device);
     }
     let mut words = Vec::new();
+    let port = |number: usize| format!("pcie-root-port,id=card{number},chassis={0},slot={0}", number + 1);
     for (number, functions) in cards.values().enumerate() {
-        let port = format!("pcie-root-port,id=card{number},chassis={0},slot={0}", number + 1);
-        words.extend(["-device".to_owned(), port]);
+        words.extend(["-device".to_owned(), port(number)]);
         for (function, host) in functions.iter().enumerate() {
             let more = if function == 0 && functions.len() > 1 { ",multifunction=on" } else { "" };
             let device = format!("vfio-pci,host={host},bus=card{number},addr=0x0.{function:x}{more}");
             words.extend(["-device".to_owned(), device]);
         }
+    }
+    for (number, uuid) in (cards.len()..).zip(slices) {
+        let device = format!("vfio-pci,sysfsdev=/sys/bus/mdev/devices/{uuid},bus=card{number},addr=0x0.0");
+        words.extend(["-device".to_owned(), port(number), "-device".to_owned(), device]);
     }
     words
 }
@@ -251,7 +258,8 @@ mod tests {
     #[test]
     fn the_functions_of_a_card_stay_together() {
         let devices = ["0000:01:00.0", "0000:01:00.1", "10000:02:05.3"].map(str::to_owned);
-        let words = passed(&devices);
+        let slices = ["123e4567-e89b-12d3-a456-426614174000".to_owned()];
+        let words = passed(&devices, &slices);
         let devices: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "-device").collect();
         assert_eq!(
             devices,
@@ -261,6 +269,8 @@ mod tests {
                 "vfio-pci,host=0000:01:00.1,bus=card0,addr=0x0.1",
                 "pcie-root-port,id=card1,chassis=2,slot=2",
                 "vfio-pci,host=10000:02:05.3,bus=card1,addr=0x0.0",
+                "pcie-root-port,id=card2,chassis=3,slot=3",
+                "vfio-pci,sysfsdev=/sys/bus/mdev/devices/123e4567-e89b-12d3-a456-426614174000,bus=card2,addr=0x0.0",
             ]
         );
     }

@@ -19,7 +19,7 @@ const MOST: usize = 64;
 const SCALE: f64 = 100.0;
 
 /// One entry: which adapter, and its scale.
-pub type Choice = (usize, f32);
+pub type Choice = (usize, f64);
 
 /// Reads the field: `[{"id": 0, "scale": 1}]`.
 pub fn parse(value: &Value) -> Result<Vec<Choice>, DialectError> {
@@ -34,7 +34,7 @@ pub fn parse(value: &Value) -> Result<Vec<Choice>, DialectError> {
         if chosen.iter().any(|(other, _)| *other == id) {
             return Err(wrong(&Path::Key(&at, "id"), "an adapter that is named once", &Value::from(id)));
         }
-        chosen.push((id, scale as f32));
+        chosen.push((id, scale));
     }
     Ok(chosen)
 }
@@ -45,7 +45,7 @@ fn missing(at: &Path<'_>, key: &str) -> DialectError {
 
 /// The scale of each adapter of a model whose own are `usual`. Those that the request leaves out are off, unless it
 /// says nothing at all.
-pub fn scales(chosen: Option<&[Choice]>, usual: &[f32]) -> Result<Vec<f32>, DialectError> {
+pub fn scales(chosen: Option<&[Choice]>, usual: &[f64]) -> Result<Vec<f64>, DialectError> {
     let Some(chosen) = chosen else { return Ok(usual.to_vec()) };
     let mut scales = vec![0.0; usual.len()];
     for (index, (id, scale)) in chosen.iter().enumerate() {

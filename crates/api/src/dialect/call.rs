@@ -190,7 +190,7 @@ impl EngineRequest {
     ///
     /// # Errors
     /// The request chose an adapter that the model lacks.
-    pub fn adapted_body(&self, engine_model: &str, usual: &[f32]) -> Result<Vec<u8>, DialectError> {
+    pub fn adapted_body(&self, engine_model: &str, usual: &[f64]) -> Result<Vec<u8>, DialectError> {
         let scales = adapters::scales(self.adapters.as_deref(), usual)?;
         let mut body = self.body(engine_model);
         if !scales.is_empty() && matches!(self.path, "/v1/chat/completions" | "/v1/completions" | "/infill") {

@@ -227,8 +227,7 @@ fn settings(wanted: &Configure) -> Result<Settings, DialectError> {
     if let Some(speculative) = &wanted.speculative {
         settings.draft_model = speculative.draft_model.clone().filter(|model| !model.is_empty());
         settings.draft_max = speculative.num_tokens.filter(|tokens| *tokens > 0);
-        settings.draft_p_min =
-            speculative.min_acceptance_rate.filter(|rate| *rate > 0.0).map(|rate| rate as f32);
+        settings.draft_p_min = speculative.min_acceptance_rate.filter(|rate| *rate > 0.0);
     }
     match wanted.mode.as_deref() {
         Some("embedding") => settings.embeddings = Some(true),
@@ -261,7 +260,7 @@ async fn configuration(ask: &Ask) -> Answer {
             "Backend": "llama.cpp",
             "Model": name,
             "ModelID": model.digest.to_string(),
-            "Mode": "completion",
+            "Mode": docker_mode(&settings),
             "Config": docker_config(&settings),
         }));
     }
@@ -282,12 +281,36 @@ fn docker_config(settings: &Settings) -> Value {
         config.insert("llamacpp".into(), json!({ "reasoning-budget": budget }));
     }
     if let Some(draft) = &settings.draft_model {
-        config.insert(
-            "speculative".into(),
-            json!({ "draft_model": draft, "num_tokens": settings.draft_max.unwrap_or(0) }),
-        );
+        let mut speculative = json!({ "draft_model": draft, "num_tokens": settings.draft_max.unwrap_or(0) });
+        if let Some(least) = settings.draft_p_min {
+            speculative["min_acceptance_rate"] = least.into();
+        }
+        config.insert("speculative".into(), speculative);
+    }
+    // What has a field of its own is told there.
+    let rest = Settings {
+        context_size: None,
+        reasoning_budget: None,
+        embeddings: None,
+        reranking: None,
+        draft_max: settings.draft_max.filter(|_| settings.draft_model.is_none()),
+        draft_p_min: settings.draft_p_min.filter(|_| settings.draft_model.is_none()),
+        ..settings.clone()
+    };
+    let flags = rest.flags();
+    if !flags.is_empty() {
+        config.insert("runtime-flags".into(), flags.into());
     }
     Value::Object(config)
+}
+
+/// The engine's mode as Docker names it.
+fn docker_mode(settings: &Settings) -> &'static str {
+    match (settings.embeddings, settings.reranking) {
+        (_, Some(true)) => "reranking",
+        (Some(true), _) => "embedding",
+        _ => "completion",
+    }
 }
 
 /// The record of requests: the caller's own, or for the operator all.

@@ -87,6 +87,7 @@ async fn settings() {
     .await;
     let all = scene.get(&format!("/engines/_configure?model={TOY}")).await;
     assert_eq!((&all[0]["Model"], &all[0]["Config"]["context-size"]), (&json!(TOY), &json!(384)), "{all}");
+    assert_eq!(all[0]["Config"]["runtime-flags"], json!(["--temperature", "0.5"]), "{all}");
     let shown = scene.get(&format!("/pontoon/v1/show?model={TOY}")).await;
     assert_eq!(shown["settings"]["context_size"]["value"], 384, "{shown}");
     for (body, word) in [

@@ -22,7 +22,7 @@ pub struct Lease {
     pub engine_model: String,
     /// The scale of each of the model's adapters, for a request that names none. What a slot has cached is used
     /// again with other scales unless every request says all of them.
-    pub adapters: Vec<f32>,
+    pub adapters: Vec<f64>,
     /// The model's id.
     pub digest: String,
     /// The model's name, to show.

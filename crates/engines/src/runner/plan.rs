@@ -284,7 +284,7 @@ fn default_layer(facts: &Facts) -> Settings {
 /// What the artifact says: its context size, and an Ollama artifact's parameters.
 fn artifact_layer(model: &Model, bundle: &Bundle) -> Settings {
     let parameters = &bundle.defaults.parameters;
-    let float = |name: &str| parameters.get(name).and_then(Json::as_f64).map(|value| value as f32);
+    let float = |name: &str| parameters.get(name).and_then(Json::as_f64);
     let whole =
         |name: &str| parameters.get(name).and_then(Json::as_u64).and_then(|value| value.try_into().ok());
     let layer = Settings {
@@ -357,7 +357,7 @@ impl Plan {
     }
 
     /// The scale of each adapter that the engine was given, for requests that name none.
-    pub fn adapters(&self) -> Vec<f32> {
+    pub fn adapters(&self) -> Vec<f64> {
         if self.engine.kind != Kind::LlamaServer {
             return Vec::new();
         }

@@ -163,7 +163,7 @@ fn devices(line: &mut Line, settings: &Settings) -> Result<(), Error> {
     line.set(&["--main-gpu"], settings.main_gpu)?;
     line.set(&["--split-mode"], settings.split_mode)?;
     let shares = settings.tensor_split.as_ref().map(|shares| {
-        let words: Vec<String> = shares.iter().map(f32::to_string).collect();
+        let words: Vec<String> = shares.iter().map(f64::to_string).collect();
         words.join(",")
     });
     line.set(&["--tensor-split"], shares)?;

@@ -100,7 +100,7 @@ fn within<T: PartialOrd + std::fmt::Display>(
     }
 }
 
-fn list(name: &str, values: Option<&[f32]>, least: f32, most: f32) -> Result<(), Error> {
+fn list(name: &str, values: Option<&[f64]>, least: f64, most: f64) -> Result<(), Error> {
     let values = values.unwrap_or_default();
     within(&format!("the length of {name}"), Some(values.len()), 0, 64)?;
     values.iter().try_for_each(|value| within(name, Some(*value), least, most))
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn values_out_of_bounds_are_named() {
-        let nan = Settings { temperature: Some(f32::NAN), ..Settings::default() };
+        let nan = Settings { temperature: Some(f64::NAN), ..Settings::default() };
         assert!(nan.check().unwrap_err().to_string().contains("temperature"));
         let huge = Settings { context_size: Some(1 << 20), parallel: Some(64), ..Settings::default() };
         assert!(huge.check().unwrap_err().to_string().contains("parallel"));

@@ -119,6 +119,37 @@ impl Settings {
         settings.check()?;
         Ok(settings)
     }
+
+    /// The words that [`Settings::from_flags`] reads these settings from, in the order of its list; settings that no
+    /// flag stands for are left out.
+    pub fn flags(&self) -> Vec<String> {
+        let Ok(Value::Object(values)) = serde_json::to_value(self) else { return Vec::new() };
+        let mut words = Vec::new();
+        let mut told = std::collections::BTreeSet::new();
+        for (names, setting, effect) in table() {
+            let Some(value) = values.get(setting).filter(|value| !value.is_null()) else { continue };
+            let value = match effect {
+                Effect::Means(meant) if meant == *value => None,
+                Effect::Means(_) => continue,
+                Effect::Takes | Effect::MayTake => Some(write(value)),
+            };
+            // The last name is the long one.
+            if told.insert(setting) {
+                words.extend(names.last().map(|name| (*name).to_owned()));
+                words.extend(value);
+            }
+        }
+        words
+    }
+}
+
+/// A value as a word, which [`read`] reads again.
+fn write(value: &Value) -> String {
+    match value {
+        Value::String(word) => word.clone(),
+        Value::Array(shares) => shares.iter().map(write).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
 }
 
 fn is_default(setting: &str, value: &Value) -> bool {
@@ -155,6 +186,17 @@ mod tests {
 
     fn read_line(line: &str) -> Result<Settings, Error> {
         Settings::from_flags(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn settings_tell_the_flags_that_they_were_read_from() {
+        let line = "--ctx-size 8192 --gpu-layers all --cache-type-k q8_0 --flash-attn on --no-kv-offload --load-mode none \
+                    --temperature 0.1 --seed 7";
+        let settings = read_line(line).unwrap();
+        assert_eq!(settings.flags().join(" "), line.replace("--gpu-layers", "--n-gpu-layers"));
+        let shares = read_line("-ts 3,1.5 --mlock").unwrap();
+        assert_eq!(read_line(&shares.flags().join(" ")).unwrap(), shares);
+        assert!(Settings::default().flags().is_empty());
     }
 
     #[test]

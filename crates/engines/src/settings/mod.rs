@@ -63,7 +63,7 @@ pub struct Settings {
     pub split_mode: Option<SplitMode>,
     /// Share of each GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tensor_split: Option<Vec<f32>>,
+    pub tensor_split: Option<Vec<f64>>,
     /// Layers whose experts stay in main memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_moe_layers: Option<u32>,
@@ -89,11 +89,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScaling>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rope_scale: Option<f32>,
+    pub rope_scale: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rope_freq_base: Option<f32>,
+    pub rope_freq_base: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rope_freq_scale: Option<f32>,
+    pub rope_freq_scale: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub yarn_orig_ctx: Option<u32>,
 
@@ -111,10 +111,10 @@ pub struct Settings {
     pub draft_min: Option<u32>,
     /// Probability below which drafting stops.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub draft_p_min: Option<f32>,
+    pub draft_p_min: Option<f64>,
     /// Scale of each LoRA adapter of the artifact for requests that name none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lora_scale: Option<Vec<f32>>,
+    pub lora_scale: Option<Vec<f64>>,
 
     /// Whether the engine embeds, beside chat where it can do both.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,7 +146,7 @@ pub struct Settings {
     pub prompt_cache_mib: Option<u32>,
     /// Share of a prompt that must match a slot's for that slot to be preferred.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub slot_similarity: Option<f32>,
+    pub slot_similarity: Option<f64>,
     /// Whether slots are written to disk at eviction and read at the next load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_slots: Option<bool>,
@@ -159,19 +159,19 @@ pub struct Settings {
     pub pinned: Option<bool>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f32>,
+    pub temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f32>,
+    pub top_p: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_p: Option<f32>,
+    pub min_p: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeat_penalty: Option<f32>,
+    pub repeat_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub presence_penalty: Option<f32>,
+    pub presence_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub frequency_penalty: Option<f32>,
+    pub frequency_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
     /// Tokens of an answer at most, for requests that say nothing.
