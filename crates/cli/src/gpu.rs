@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use pontoon_daemon::admin::{self, AdapterRow, Answer, Question};
 use pontoon_daemon::{paths, worker};
 
-use pontoon_passthrough::{Device, Names, Status};
+use pontoon_passthrough::{Device, MacGpu, Names, Status};
 
 use crate::table;
 
@@ -27,6 +27,9 @@ pub enum Verb {
 pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     let Verb::List { json } = verb;
     let rows = adapters()?;
+    if cfg!(target_os = "macos") {
+        return on_a_mac(&rows, *json);
+    }
     let root = Path::new("/");
     let (inventory, conditions) = crate::vfio::look()?;
     let names = Names::of(root, inventory.gpus());
@@ -40,11 +43,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
     if rows.is_empty() && inventory.gpus().next().is_none() {
         return Err("no GPU driver works here: install a Vulkan driver (on Debian `mesa-vulkan-drivers`, which also brings lavapipe for hosts without a GPU)".into());
     }
-    if cfg!(target_os = "macos") {
-        return on_a_mac(&rows);
-    }
-    let cells: Vec<_> = rows.iter().map(cells).collect();
-    table::print(&["NAME", "TYPE", "API", "DRIVER", "MEMORY", "USABLE", "WHY"], &cells);
+    print_adapters(&rows);
     if rows.iter().all(|row| row.kind == "cpu") {
         println!("\n{}", no_gpu());
     }
@@ -70,22 +69,46 @@ pub fn run(verb: &Verb) -> Result<ExitCode, String> {
 }
 
 /// A Mac's GPUs have no PCI addresses, and go to no machine whole.
-fn on_a_mac(rows: &[AdapterRow]) -> Result<ExitCode, String> {
+fn on_a_mac(rows: &[AdapterRow], json: bool) -> Result<ExitCode, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("/usr/sbin/system_profiler: {error}");
     let output = std::process::Command::new("/usr/sbin/system_profiler")
         .args(["-json", "SPDisplaysDataType"])
         .output()
-        .map_err(|error| format!("system_profiler: {error}"))?;
-    let gpus =
-        pontoon_passthrough::mac_gpus(&output.stdout).map_err(|error| format!("system_profiler: {error}"))?;
-    let cells = |gpu: &pontoon_passthrough::MacGpu| {
-        // What shares the host's memory has no size of its own; Metal says how much of it.
-        let metal = rows.iter().find(|row| row.name == gpu.model).and_then(|row| row.memory_bytes);
-        let memory = gpu.memory.clone().or_else(|| metal.map(table::bytes));
-        let cell = |text: &str| text.to_owned();
-        vec![cell(&gpu.vendor), cell(&gpu.model), memory.unwrap_or_else(|| "-".into()), cell(&gpu.status)]
-    };
-    table::print(&["VENDOR", "MODEL", "MEMORY", "STATUS"], &gpus.iter().map(cells).collect::<Vec<_>>());
+        .map_err(|error| failed(&error))?;
+    let gpus = pontoon_passthrough::mac_gpus(&output.stdout).map_err(|error| failed(&error))?;
+    if json {
+        crate::print_json(&serde_json::json!({ "adapters": rows, "devices": gpus }))?;
+    } else {
+        print_adapters(rows);
+        println!();
+        table::print(&["VENDOR", "MODEL", "MEMORY", "STATUS"], &mac_cells(&gpus, rows));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_adapters(rows: &[AdapterRow]) {
+    let cells: Vec<_> = rows.iter().map(cells).collect();
+    table::print(&["NAME", "TYPE", "API", "DRIVER", "MEMORY", "USABLE", "WHY"], &cells);
+}
+
+fn mac_cells(gpus: &[MacGpu], rows: &[AdapterRow]) -> Vec<Vec<String>> {
+    let cells = |gpu: &MacGpu| {
+        // What shares the host's memory has no size of its own; Metal says how much of it. A bridge that does not work
+        // there is a GPU that nobody can have.
+        let adapter = rows.iter().find(|row| row.name == gpu.model);
+        let metal = adapter.and_then(|row| row.memory_bytes).map(table::bytes);
+        let status = match adapter {
+            Some(row) if !row.usable => format!("not usable: {}", row.why),
+            _ => gpu.status.clone(),
+        };
+        vec![
+            gpu.vendor.clone(),
+            gpu.model.clone(),
+            gpu.memory.clone().or(metal).unwrap_or_else(|| "-".into()),
+            status,
+        ]
+    };
+    gpus.iter().map(cells).collect()
 }
 
 fn device_cells(device: &Device, names: &Names, status: &Status) -> Vec<String> {
@@ -147,5 +170,43 @@ fn no_gpu() -> &'static str {
         false => {
             "This host has no GPU device node (/dev/dri/renderD128, /dev/nvidia0): guests compute on the CPU."
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_macs_own_gpu_has_the_memory_that_metal_tells() {
+        let gpu = |vendor: &str, model: &str, memory: Option<&str>| MacGpu {
+            vendor: vendor.into(),
+            model: model.into(),
+            memory: memory.map(str::to_owned),
+            status: "available".into(),
+        };
+        let adapter = |name: &str, usable: bool| AdapterRow {
+            name: name.into(),
+            kind: "integrated".into(),
+            backend: "metal".into(),
+            driver: String::new(),
+            memory_bytes: Some(12 << 30),
+            usable,
+            why: "it is too old".into(),
+        };
+        let gpus = [
+            gpu("Apple", "Apple M1 Pro", None),
+            gpu("Intel", "Intel HD Graphics 4000", Some("1536 MB")),
+            gpu("AMD", "AMD Radeon Pro 5500M", None),
+        ];
+        let rows = [adapter("Apple M1 Pro", true), adapter("Intel HD Graphics 4000", false)];
+        assert_eq!(
+            mac_cells(&gpus, &rows),
+            [
+                ["Apple", "Apple M1 Pro", "12.0 GiB", "available"],
+                ["Intel", "Intel HD Graphics 4000", "1536 MB", "not usable: it is too old"],
+                ["AMD", "AMD Radeon Pro 5500M", "-", "available"],
+            ]
+        );
     }
 }

@@ -104,7 +104,7 @@ pub struct Run {
     boot_timeout: u64,
     /// MiB that the machine shares with this host, so that its programs' data need not travel: a power of two from 16,
     /// or 0
-    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = shared_memory)]
+    #[arg(long, value_name = "MIB", default_value_t = if cfg!(target_os = "linux") { 256 } else { 0 }, value_parser = shared_memory)]
     shared_memory: u32,
     /// The program vhost-device-vsock, for a vsock [default: the one in PATH, if there is one]
     #[arg(long, value_name = "FILE")]

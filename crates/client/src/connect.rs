@@ -31,7 +31,6 @@ pub(crate) struct Connection {
     pub socket: Arc<Socket>,
     /// Bytes that came behind the welcome.
     pub early: Vec<u8>,
-    #[cfg(target_os = "linux")]
     pub shared: Option<pontoon_transport::shared::Shared>,
 }
 
@@ -51,7 +50,6 @@ const ELSEWHERE: &str = "the memory that the host shares is none of this machine
 fn may_share(endpoint: &Endpoint) -> bool {
     match endpoint {
         Endpoint::Unix(_) => cfg!(target_os = "linux"),
-        #[cfg(target_os = "linux")]
         Endpoint::Vsock { .. } | Endpoint::Tcp(_) => crate::ivshmem::is_there(),
         _ => false,
     }
@@ -191,7 +189,6 @@ impl Answers {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn open(
     socket: Socket,
     welcome: Welcome,
@@ -241,17 +238,4 @@ fn open(
     let sender = Sender::ring(socket.clone(), producer, Bell::from(to_host));
     let receiver = Receiver::ring(socket.clone(), consumer, Some(Bell::from(to_guest)));
     Ok(Connection { compress, welcome, sender, receiver, socket, early, shared: Some(shared) })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open(
-    socket: Socket,
-    welcome: Welcome,
-    _: Option<SharedLayout>,
-    answers: Answers,
-    compress: bool,
-) -> Result<Connection, pontoon_transport::Error> {
-    let socket = Arc::new(socket);
-    let (sender, receiver) = (Sender::stream(socket.clone()), Receiver::stream(socket.clone()));
-    Ok(Connection { compress, welcome, sender, receiver, socket, early: answers.bytes })
 }

@@ -1,10 +1,8 @@
 //! The receiving half of a session: from the transport's bytes to decoded arrivals.
 
-#[cfg(target_os = "linux")]
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(target_os = "linux")]
 use pontoon_transport::shared::Download;
 use pontoon_transport::{Error as LinkError, Receiver, Wake};
 use pontoon_wire::frame::{FrameBuffer, MappedBytes, code};
@@ -15,7 +13,6 @@ use crate::state::Arrival;
 pub(crate) struct Incoming {
     pub receiver: Option<Receiver>,
     pub frames: FrameBuffer,
-    #[cfg(target_os = "linux")]
     pub download: Option<Arc<Download>>,
 }
 

@@ -23,7 +23,6 @@ mod error;
 mod ids;
 mod incoming;
 mod instance;
-#[cfg(target_os = "linux")]
 mod ivshmem;
 mod mapped;
 mod objects;

@@ -10,7 +10,6 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-#[cfg(target_os = "linux")]
 use pontoon_transport::shared::Download;
 
 /// The bytes of a mapped range.
@@ -25,7 +24,6 @@ pub(crate) struct Storage {
 #[allow(dead_code, reason = "owners keep memory alive")]
 enum Owner {
     Heap(Box<[UnsafeCell<u8>]>),
-    #[cfg(target_os = "linux")]
     Arena(Arc<Download>),
 }
 
@@ -45,7 +43,6 @@ impl Storage {
     }
 
     /// Bytes that the host put into the arena.
-    #[cfg(target_os = "linux")]
     pub fn arena(download: &Arc<Download>, at: u64, len: usize) -> Option<Self> {
         let bytes = download.bytes(at, len).ok()?;
         Some(Self { first: bytes.cast(), len, _owner: Owner::Arena(download.clone()) })

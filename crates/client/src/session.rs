@@ -21,7 +21,6 @@ use crate::mapped::Storage;
 use crate::state::{RemoteError, State};
 use packing::Packing;
 
-#[cfg(target_os = "linux")]
 use pontoon_transport::shared::Upload;
 
 /// Bytes of commands that wait here before the host is woken for them.
@@ -39,7 +38,6 @@ pub(crate) struct Outgoing {
     kept: Option<Ledger>,
     /// Where data is compressed that travels over the socket, if it is.
     packing: Option<Packing>,
-    #[cfg(target_os = "linux")]
     upload: Option<Upload>,
 }
 
@@ -75,7 +73,6 @@ impl Session {
     pub fn new(connection: Connection) -> Result<Arc<Self>, LinkError> {
         let mut frames = FrameBuffer::default();
         frames.space().extend_from_slice(&connection.early);
-        #[cfg(target_os = "linux")]
         let (upload, download) = match &connection.shared {
             Some(shared) => (Some(shared.upload()?), Some(Arc::new(shared.download()?))),
             None => (None, None),
@@ -88,15 +85,9 @@ impl Session {
             unflushed: 0,
             kept: connection.welcome.kept.as_ref().map(Ledger::new),
             packing: connection.compress.then(Packing::default),
-            #[cfg(target_os = "linux")]
             upload,
         };
-        let incoming = Incoming {
-            receiver: Some(connection.receiver),
-            frames,
-            #[cfg(target_os = "linux")]
-            download,
-        };
+        let incoming = Incoming { receiver: Some(connection.receiver), frames, download };
         let offers = connection.welcome.adapters.iter().map(Offer::from).collect();
         let mut session = Self::assemble(outgoing, incoming, Some(connection.socket), offers);
         session.bytes_in_flight = connection.welcome.bytes_in_flight;
@@ -113,15 +104,9 @@ impl Session {
             unflushed: 0,
             kept: None,
             packing: None,
-            #[cfg(target_os = "linux")]
             upload: None,
         };
-        let incoming = Incoming {
-            receiver: None,
-            frames: FrameBuffer::default(),
-            #[cfg(target_os = "linux")]
-            download: None,
-        };
+        let incoming = Incoming { receiver: None, frames: FrameBuffer::default(), download: None };
         let session = Self::assemble(outgoing, incoming, None, Vec::new());
         session.dead.store(true, Ordering::Relaxed);
         lock(&session.state).dead = Some("never connected".into());
@@ -334,14 +319,10 @@ impl Session {
     fn read(&self, timeout: Option<Duration>) {
         let mut incoming = lock(&self.incoming);
         let result = incoming.receive(timeout);
-        #[cfg(target_os = "linux")]
         let download = incoming.download.clone();
         drop(incoming);
         let place = |at: u64, len: usize| -> Option<Storage> {
-            #[cfg(target_os = "linux")]
-            return download.as_ref().and_then(|download| Storage::arena(download, at, len));
-            #[cfg(not(target_os = "linux"))]
-            return None;
+            download.as_ref().and_then(|download| Storage::arena(download, at, len))
         };
         let mut state = lock(&self.state);
         let (arrivals, end) = result;

@@ -3,12 +3,11 @@
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
 use pontoon_callers::{Directory, Facts, Policy, Via, Way};
 use pontoon_wire::hello::RefusalKind;
 
 use crate::config::Limits;
+use crate::peer::Peer;
 
 /// A caller.
 #[derive(Debug, Clone)]
@@ -33,10 +32,10 @@ impl Caller {
         directory: &Directory,
     ) -> Result<Self, (RefusalKind, String)> {
         let refuse = |message: String| (RefusalKind::Unauthorized, message);
-        let credentials = getsockopt(socket, PeerCredentials)
+        let credentials = Peer::of(socket)
             .map_err(|error| refuse(format!("the system does not say who is calling: {error}")))?;
         let facts =
-            directory.of_process(Some(credentials.pid()), credentials.uid(), device).ok_or_else(|| {
+            directory.of_process(Some(credentials.pid), credentials.uid, device).ok_or_else(|| {
                 refuse(
                     "the process that opened this connection has ended, or poses as a container, so nobody can say whose it is".into(),
                 )

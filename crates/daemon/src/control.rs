@@ -1,5 +1,6 @@
 //! What a supervisor and its worker say to each other, over a socket pair of the `SEQPACKET` kind: one
-//! JSON message a packet, descriptors beside it.
+//! JSON message a packet, descriptors beside it. A Mac has no such sockets: there it is a stream, and each
+//! message begins with its length.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::AdapterRow;
 use crate::config::Limits;
+
+/// Whether the sockets keep messages apart.
+const PACKETS: bool = cfg!(target_os = "linux");
 
 /// Largest packet.
 const MAX_PACKET: usize = 128 * 1024;
@@ -77,6 +81,26 @@ pub enum Notice {
     },
 }
 
+/// A pair of such sockets.
+///
+/// # Errors
+/// What the system said.
+#[cfg(target_os = "linux")]
+pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// A pair of such sockets.
+///
+/// # Errors
+/// What the system said.
+#[cfg(not(target_os = "linux"))]
+pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    Ok((ours.into(), theirs.into()))
+}
+
 /// Sends one message.
 ///
 /// # Errors
@@ -86,7 +110,11 @@ pub fn send<T: Serialize>(
     message: &T,
     descriptors: &[BorrowedFd<'_>],
 ) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
+    let mut bytes = serde_json::to_vec(message)?;
+    if !PACKETS {
+        let length = (bytes.len() as u32).to_le_bytes();
+        bytes.splice(..0, length);
+    }
     let sent = match descriptors {
         [] => pontoon_transport::send_all(socket, &bytes),
         descriptors => pontoon_transport::send_with_descriptors(socket, &bytes, descriptors),
@@ -99,11 +127,40 @@ pub fn send<T: Serialize>(
 /// # Errors
 /// What the system said, or that the message is not one.
 pub fn receive<T: for<'a> Deserialize<'a>>(socket: impl AsFd) -> std::io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut packet = vec![0; MAX_PACKET];
-    let (len, descriptors) =
-        pontoon_transport::receive_with_descriptors(socket, &mut packet).map_err(std::io::Error::other)?;
-    if len == 0 {
-        return Ok(None);
+    if PACKETS {
+        let mut packet = vec![0; MAX_PACKET];
+        let (len, descriptors) = receive_some(&socket, &mut packet)?;
+        return match len {
+            0 => Ok(None),
+            len => Ok(Some((serde_json::from_slice(&packet[..len])?, descriptors))),
+        };
     }
-    Ok(Some((serde_json::from_slice(&packet[..len])?, descriptors)))
+    let mut length = [0; 4];
+    let Some(mut descriptors) = receive_all(&socket, &mut length)? else { return Ok(None) };
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_PACKET {
+        return Err(std::io::Error::other(format!("a message of {length} bytes; the limit is {MAX_PACKET}")));
+    }
+    let mut message = vec![0; length];
+    let Some(more) = receive_all(&socket, &mut message)? else { return Ok(None) };
+    descriptors.extend(more);
+    Ok(Some((serde_json::from_slice(&message)?, descriptors)))
+}
+
+fn receive_some(socket: impl AsFd, bytes: &mut [u8]) -> std::io::Result<(usize, Vec<OwnedFd>)> {
+    pontoon_transport::receive_with_descriptors(socket, bytes).map_err(std::io::Error::other)
+}
+
+/// Fills `bytes` from a stream; nothing where the other side is gone before that.
+fn receive_all(socket: impl AsFd, bytes: &mut [u8]) -> std::io::Result<Option<Vec<OwnedFd>>> {
+    let (mut at, mut descriptors) = (0, Vec::new());
+    while at < bytes.len() {
+        let (len, more) = receive_some(&socket, &mut bytes[at..])?;
+        if len == 0 {
+            return Ok(None);
+        }
+        at += len;
+        descriptors.extend(more);
+    }
+    Ok(Some(descriptors))
 }

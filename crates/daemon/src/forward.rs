@@ -4,7 +4,7 @@
 //! no process of ours is in the container.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,9 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pontoon_api::Forwarder;
 use pontoon_callers::Container;
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{AddressFamily, SocketType, sockopt};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -232,7 +230,25 @@ fn network(pid: i32) -> Option<u64> {
 /// A sentence for who named it.
 pub fn process(pid: i32) -> Result<OwnedFd, String> {
     let named = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| format!("{pid} is no process id"))?;
-    pidfd_open(named, PidfdFlags::empty()).map_err(|error| format!("the process {pid}: {error}"))
+    watch(named).map_err(|error| format!("the process {pid}: {error}"))
+}
+
+/// A descriptor that becomes readable when a process ends.
+#[cfg(target_os = "linux")]
+fn watch(process: Pid) -> std::io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty())?)
+}
+
+/// A descriptor that becomes readable when a process ends.
+#[cfg(target_os = "macos")]
+fn watch(process: Pid) -> std::io::Result<OwnedFd> {
+    use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
+    let number = process.as_raw_nonzero().get() as usize;
+    let exit = FilterFlag::NOTE_EXIT;
+    let event = KEvent::new(number, EventFilter::EVFILT_PROC, EvFlags::EV_ADD, exit, 0, 0);
+    let queue = Kqueue::new()?;
+    queue.kevent(&[event], &mut [], None)?;
+    Ok(queue.into())
 }
 
 /// Whether the process behind a descriptor of [`process`] has ended.
@@ -288,8 +304,20 @@ fn same_network(pid: i32) -> bool {
     network("self").is_some_and(|own| network(&pid.to_string()) == Some(own))
 }
 
+/// Elsewhere containers live in virtual machines, whose networks are not this system's.
+#[cfg(not(target_os = "linux"))]
+fn listener_in(_: i32) -> std::io::Result<Option<TcpListener>> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 /// A listener on the model runner's port in the network of a process; none where the port is taken there.
+#[cfg(target_os = "linux")]
 fn listener_in(pid: i32) -> std::io::Result<Option<TcpListener>> {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use rustix::net::{AddressFamily, SocketType, sockopt};
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
     let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
     // A thread of its own: it does not come back from there.
     let enter = move || -> std::io::Result<Option<TcpListener>> {

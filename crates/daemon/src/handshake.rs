@@ -6,8 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
 use pontoon_callers::{Facts, Via};
 use pontoon_transport::shared::LAST_WORDS;
 use pontoon_wire::event::{Event, Message};
@@ -23,6 +21,7 @@ use crate::control::Line;
 use crate::greetings::From;
 use crate::listen::Door;
 use crate::machine::MachineMemory;
+use crate::peer::Peer;
 
 /// A caller's connection.
 #[derive(Debug)]
@@ -57,14 +56,14 @@ impl Connection {
     pub fn neighbourhood(&self) -> Option<From> {
         Some(match self {
             Self::Unix(socket) => {
-                let peer = getsockopt(socket, PeerCredentials).ok()?;
-                let groups = match peer.pid() {
-                    1.. => pontoon_callers::groups(peer.pid())?,
+                let peer = Peer::of(socket).ok()?;
+                let groups = match peer.pid {
+                    1.. => pontoon_callers::groups(peer.pid)?,
                     _ => String::new(),
                 };
                 match pontoon_callers::foreign_in(&groups) {
                     Some(container) => From::Container(container.to_owned()),
-                    None => From::User(peer.uid()),
+                    None => From::User(peer.uid),
                 }
             }
             Self::Tcp(socket) => {
@@ -98,7 +97,7 @@ impl Connection {
     pub fn turn_away(&self, kind: RefusalKind, message: &str) {
         let mut frame = Vec::new();
         frame::put_encoded(&mut frame, code::REFUSAL, &Refusal { kind, message: Text::cut(message) });
-        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+        let flags = rustix::net::SendFlags::DONTWAIT | pontoon_transport::NO_SIGNAL;
         let _ = rustix::net::send(self, &frame, flags);
         let mut unread = [0; MAX_HELLO_BODY];
         let _ = rustix::net::recv(self, &mut unread, RecvFlags::DONTWAIT);

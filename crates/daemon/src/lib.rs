@@ -19,6 +19,7 @@ mod machine;
 mod metrics;
 mod models;
 pub mod paths;
+mod peer;
 mod pool;
 mod ports;
 pub mod serve;

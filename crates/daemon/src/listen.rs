@@ -210,6 +210,7 @@ fn keep_alive(socket: &TcpStream) {
     let _ = socket.set_nodelay(true);
     let _ = rustix::net::sockopt::set_socket_keepalive(socket, true);
     let _ = rustix::net::sockopt::set_tcp_keepidle(socket, Duration::from_secs(30));
+    #[cfg(target_os = "linux")]
     let _ = rustix::net::sockopt::set_tcp_user_timeout(socket, 60_000);
 }
 

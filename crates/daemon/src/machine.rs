@@ -119,11 +119,11 @@ impl MachineMemory {
         let (_, index) = ranks.max_by_key(|(rank, index)| (*rank, std::cmp::Reverse(*index)))?;
         let offset = index as u64 * size;
         let mut mark = [0; 16];
-        let random = rustix::rand::getrandom(&mut mark, rustix::rand::GetRandomFlags::empty());
+        let random = getrandom::fill(&mut mark);
         let mut page = [0; PAGE as usize];
         page[MARK as usize..][..mark.len()].copy_from_slice(&mark);
         let written = rustix::io::pwrite(&self.memory, &page, offset);
-        if random != Ok(mark.len()) || written != Ok(page.len()) {
+        if random.is_err() || written != Ok(page.len()) {
             log::warn!("a virtual machine's shared memory cannot be written");
             return None;
         }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::admin::AdapterRow;
 use crate::config::{Backend, Gpu};
@@ -183,8 +182,7 @@ fn names(adapters: &[AdapterRow]) -> String {
 }
 
 fn spawn(gpu: &Gpu) -> std::io::Result<Worker> {
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (ours, theirs) = control::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["worker", "gpu"]);
     if gpu.backend == Backend::Noop {

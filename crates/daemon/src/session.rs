@@ -179,7 +179,7 @@ impl Registry {
     fn is_left(&self, key: &Option<String>) -> bool {
         self.lock().1.values().any(|entry| {
             let Some(connection) = &entry.keeps else { return false };
-            let mut set = [PollFd::new(connection, PollFlags::RDHUP)];
+            let mut set = [PollFd::new(connection, pontoon_transport::GONE)];
             entry.caller.lasting_name() == *key
                 && matches!(rustix::event::poll(&mut set, Some(&Timespec::default())), Ok(1..))
         })
@@ -393,7 +393,7 @@ fn await_end(worker: &Worker, connection: &Connection) -> (Option<(String, bool)
         if left == Some(Duration::ZERO) {
             return (None, welcomed);
         }
-        let guest = if deadline.is_some() { PollFlags::empty() } else { PollFlags::RDHUP };
+        let guest = if deadline.is_some() { PollFlags::empty() } else { pontoon_transport::GONE };
         let mut set = [PollFd::new(&worker.control, PollFlags::IN), PollFd::new(connection, guest)];
         let timeout =
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });

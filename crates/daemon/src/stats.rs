@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use pontoon_executor::Usage;
+use pontoon_transport::memory;
 use pontoon_transport::shared::Mapping;
-use rustix::fs::{MemfdFlags, SealFlags};
 
 const PAGE: usize = 4096;
 
@@ -20,11 +20,8 @@ impl Page {
     /// # Errors
     /// What the system said.
     pub fn create() -> std::io::Result<(Self, OwnedFd)> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = rustix::fs::memfd_create(c"pontoon-accounts", flags)?;
-        rustix::fs::ftruncate(&fd, PAGE as u64)?;
         // A worker that a guest took over must not pull the page from under the supervisor.
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let fd = memory::fixed(c"pontoon-accounts", PAGE as u64)?;
         let page = Self::open(fd.as_fd())?;
         Ok((page, fd))
     }

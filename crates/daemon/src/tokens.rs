@@ -117,10 +117,7 @@ impl Tokens {
             return Err(Error::Config { path: "expires".into(), message });
         }
         let mut random = [0; 4 + SECRET];
-        let got = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-        if got.map_err(|error| Error::io("random bytes")(error.into()))? < random.len() {
-            return Err(Error::io("random bytes")(std::io::Error::other("the system gave too few")));
-        }
+        getrandom::fill(&mut random).map_err(|error| Error::io("random bytes")(error.into()))?;
         let id = hexadecimal(&random[..4]);
         let secret = format!("{id}.{}", hexadecimal(&random[4..]));
         let issued = Issued {

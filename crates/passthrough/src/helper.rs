@@ -202,20 +202,33 @@ fn hold(host: &mut Host<'_>, pid: u32, memory_mib: u32) -> Result<(Owner, Option
     if user == 0 {
         return Ok((owner, None));
     }
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
     // All of the machine's memory is locked, and its monitor inherits the limit.
     let bytes = (u64::from(memory_mib) << 20) + MORE_LOCKED;
+    lock_at_least(process, bytes)
+        .map_err(|errno| format!("the limit of locked memory of process {pid}: {errno}"))?;
+    Ok((owner, Some(user)))
+}
+
+/// Lets a process lock so many bytes of memory, or as many as it could.
+#[cfg(target_os = "linux")]
+fn lock_at_least(process: rustix::process::Pid, bytes: u64) -> rustix::io::Result<()> {
     let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
-    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
     let locked = rustix::process::Resource::Memlock;
-    let failed = |errno| format!("the limit of locked memory of process {pid}: {errno}");
-    let before = rustix::process::prlimit(Some(process), locked, limit).map_err(failed)?;
+    let before = rustix::process::prlimit(Some(process), locked, limit)?;
     // Never less than there was; nothing said is no limit.
     let larger = |one: Option<u64>| one.filter(|one| *one < bytes).map_or(one, |_| Some(bytes));
     let kept = rustix::process::Rlimit { current: larger(before.current), maximum: larger(before.maximum) };
     if kept != limit {
-        rustix::process::prlimit(Some(process), locked, kept).map_err(failed)?;
+        rustix::process::prlimit(Some(process), locked, kept)?;
     }
-    Ok((owner, Some(user)))
+    Ok(())
+}
+
+/// Only Linux gives PCI devices to machines.
+#[cfg(not(target_os = "linux"))]
+fn lock_at_least(_: rustix::process::Pid, _: u64) -> rustix::io::Result<()> {
+    Err(rustix::io::Errno::NOTSUP)
 }
 
 fn take(

@@ -4,12 +4,9 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage};
 
-use crate::Error;
+use crate::{Error, system};
 
 /// Most descriptors in one message.
 const MAX_DESCRIPTORS: usize = 8;
@@ -20,7 +17,7 @@ const MAX_DESCRIPTORS: usize = 8;
 /// [`Error::Closed`] where the peer is gone, [`Error::Io`] for anything else.
 pub fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> Result<(), Error> {
     while !bytes.is_empty() {
-        let result = rustix::io::retry_on_intr(|| rustix::net::send(&socket, bytes, SendFlags::NOSIGNAL));
+        let result = rustix::io::retry_on_intr(|| rustix::net::send(&socket, bytes, system::NO_SIGNAL));
         bytes = &bytes[result.map_err(Error::io("sending on a socket"))?..];
     }
     Ok(())
@@ -41,7 +38,7 @@ pub fn send_with_descriptors(
     let mut sent = 0;
     while sent < bytes.len() {
         let result = rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes[sent..])], &mut control, SendFlags::NOSIGNAL)
+            rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes[sent..])], &mut control, system::NO_SIGNAL)
         });
         sent += result.map_err(Error::io("sending on a unix socket"))?;
         control.clear();
@@ -60,15 +57,17 @@ pub fn receive_with_descriptors(
 ) -> Result<(usize, Vec<OwnedFd>), Error> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC;
     let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)
+        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, system::RECEIVE)
     })
     .map_err(Error::io("receiving on a unix socket"))?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
+            for descriptor in rights {
+                system::keep(&descriptor).map_err(Error::io("keeping a descriptor"))?;
+                descriptors.push(descriptor);
+            }
         }
     }
     Ok((received.bytes, descriptors))

@@ -7,8 +7,9 @@
 mod endpoint;
 mod fds;
 pub mod link;
-#[cfg(target_os = "linux")]
+pub mod memory;
 pub mod shared;
+mod system;
 mod ticket;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -16,6 +17,7 @@ pub mod tls;
 pub use endpoint::{DEFAULT_PORT, Endpoint, EndpointError};
 pub use fds::{receive_with_descriptors, send_all, send_with_descriptors};
 pub use link::{Receiver, Sender, Socket, Wake};
+pub use system::{GONE, NO_SIGNAL};
 pub use ticket::{Fingerprint, Ticket};
 
 /// Why bytes no longer move.

@@ -11,9 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::Error;
-#[cfg(target_os = "linux")]
 use crate::shared::{Bell, Consumer, LAST_WORDS, Producer, WAKE};
+use crate::{Error, system};
 
 /// Bytes that a stream collects before it bothers the system.
 const COLLECT: usize = 64 * 1024;
@@ -83,15 +82,8 @@ impl Socket {
 
 #[derive(Debug)]
 enum Out {
-    #[cfg(target_os = "linux")]
-    Ring {
-        producer: Producer,
-        bell: Bell,
-    },
-    Stream {
-        pending: Vec<u8>,
-        sent: usize,
-    },
+    Ring { producer: Producer, bell: Bell },
+    Stream { pending: Vec<u8>, sent: usize },
 }
 
 /// The sending direction. Nothing here blocks, except [`Sender::wait_for_room`].
@@ -111,7 +103,6 @@ impl Sender {
     }
 
     /// Sends over a ring; `bell` wakes the peer.
-    #[cfg(target_os = "linux")]
     pub fn ring(socket: Arc<Socket>, producer: Producer, bell: Bell) -> Self {
         Self { socket, out: Out::Ring { producer, bell } }
     }
@@ -129,7 +120,6 @@ impl Sender {
             self.flush()?;
         }
         match &mut self.out {
-            #[cfg(target_os = "linux")]
             Out::Ring { producer, .. } => producer.push(bytes),
             Out::Stream { pending, sent } => {
                 let room = PENDING.saturating_sub(pending.len() - *sent);
@@ -147,7 +137,6 @@ impl Sender {
     #[inline]
     pub fn flush(&mut self) -> Result<bool, Error> {
         match &mut self.out {
-            #[cfg(target_os = "linux")]
             Out::Ring { producer, bell } => {
                 producer.wake(bell);
                 Ok(true)
@@ -177,17 +166,15 @@ impl Sender {
     fn wait(&mut self, limit: Duration, stream: PollFlags) -> Result<(), Error> {
         let sent = self.flush()?;
         let (events, limit) = match &self.out {
-            #[cfg(target_os = "linux")]
             // A peer whose end is closed is gone: TCP and vsock do not call that a hang-up.
-            Out::Ring { .. } => (PollFlags::RDHUP, limit.min(Duration::from_micros(50))),
+            Out::Ring { .. } => (system::GONE, limit.min(Duration::from_micros(50))),
             Out::Stream { .. } if sent => return Ok(()),
             Out::Stream { .. } => (stream, limit),
         };
         let mut set = [PollFd::new(&*self.socket, events)];
         poll(&mut set, Some(limit))?;
         let over = match &self.out {
-            #[cfg(target_os = "linux")]
-            Out::Ring { .. } => PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP,
+            Out::Ring { .. } => PollFlags::HUP | PollFlags::ERR | system::GONE,
             Out::Stream { .. } => PollFlags::HUP | PollFlags::ERR,
         };
         match set[0].revents().intersects(over) {
@@ -199,7 +186,7 @@ impl Sender {
 
 fn send_pending(socket: &Socket, pending: &mut Vec<u8>, sent: &mut usize) -> Result<bool, Error> {
     while *sent < pending.len() {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let flags = system::NO_SIGNAL | SendFlags::DONTWAIT;
         let end = pending.len().min(sent.saturating_add(socket.largest_write()));
         match rustix::net::send(socket, &pending[*sent..end], flags) {
             Ok(len) => *sent += len,
@@ -221,7 +208,6 @@ fn send_pending(socket: &Socket, pending: &mut Vec<u8>, sent: &mut usize) -> Res
 
 #[derive(Debug)]
 enum In {
-    #[cfg(target_os = "linux")]
     Ring {
         consumer: Consumer,
         /// Nothing where the connection wakes.
@@ -232,7 +218,6 @@ enum In {
 }
 
 /// What the peer has said on a connection that also wakes.
-#[cfg(target_os = "linux")]
 #[derive(Debug, Default)]
 struct Aside {
     /// Whether it has said anything but wakes: then it is over.
@@ -241,7 +226,6 @@ struct Aside {
     words: Vec<u8>,
 }
 
-#[cfg(target_os = "linux")]
 impl Aside {
     /// Takes bytes in: [`WAKE`] is no word, what follows [`LAST_WORDS`] is kept.
     fn hear(&mut self, bytes: &[u8]) {
@@ -284,13 +268,11 @@ impl Receiver {
     }
 
     /// Receives from a ring; `bell` is what the peer rings, the connection itself where there is none.
-    #[cfg(target_os = "linux")]
     pub fn ring(socket: Arc<Socket>, consumer: Consumer, bell: Option<Bell>) -> Self {
         Self { socket, from: In::Ring { consumer, bell, aside: Aside::default() }, spin: SPIN_MAX }
     }
 
     /// Bytes of a connection that also wakes, which were received before this was made.
-    #[cfg(target_os = "linux")]
     pub fn overheard(&mut self, bytes: &[u8]) {
         if let In::Ring { aside, .. } = &mut self.from {
             aside.hear(bytes);
@@ -304,7 +286,6 @@ impl Receiver {
     #[inline]
     pub fn receive(&mut self, out: &mut Vec<u8>) -> Result<usize, Error> {
         match &mut self.from {
-            #[cfg(target_os = "linux")]
             In::Ring { consumer, .. } => consumer.pop(out),
             In::Stream => match receive_from(&self.socket, out) {
                 Ok(0) => Err(self.socket.closed()),
@@ -321,7 +302,6 @@ impl Receiver {
     /// [`Error::Corrupt`] or [`Error::Io`]: the connection is over.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, Error> {
         match &mut self.from {
-            #[cfg(target_os = "linux")]
             In::Ring { consumer, bell, aside } => {
                 if spin(consumer, &mut self.spin, timeout)? {
                     return Ok(Wake::Ready);
@@ -354,7 +334,6 @@ impl Receiver {
     /// What the peer said on the socket beside the ring, up to its end. Never blocks.
     pub fn last_words(&mut self) -> Vec<u8> {
         let mut words = match &mut self.from {
-            #[cfg(target_os = "linux")]
             In::Ring { aside, .. } => std::mem::take(&mut aside.words),
             In::Stream => Vec::new(),
         };
@@ -371,7 +350,6 @@ fn receive_from(socket: &Socket, out: &mut Vec<u8>) -> Result<usize, Errno> {
     .map(|(len, _)| len)
 }
 
-#[cfg(target_os = "linux")]
 fn spin(consumer: &Consumer, budget: &mut Duration, timeout: Option<Duration>) -> Result<bool, Error> {
     if consumer.available()? > 0 {
         return Ok(true);
@@ -391,7 +369,6 @@ fn spin(consumer: &Consumer, budget: &mut Duration, timeout: Option<Duration>) -
     Ok(false)
 }
 
-#[cfg(target_os = "linux")]
 fn sleep_on_bell(socket: &Socket, bell: &Bell, timeout: Option<Duration>) -> Result<Wake, Error> {
     let mut set = [PollFd::new(bell, PollFlags::IN), PollFd::new(socket, PollFlags::IN)];
     poll(&mut set, timeout)?;
@@ -406,7 +383,6 @@ fn sleep_on_bell(socket: &Socket, bell: &Bell, timeout: Option<Duration>) -> Res
 }
 
 /// Sleeps until the peer sends a byte.
-#[cfg(target_os = "linux")]
 fn sleep_on_connection(socket: &Socket, timeout: Option<Duration>, aside: &mut Aside) -> Result<Wake, Error> {
     if aside.talks {
         return Ok(Wake::Hangup);

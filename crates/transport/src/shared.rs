@@ -11,9 +11,7 @@ pub use upload::{Download, Upload};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, SealFlags};
-
-use crate::Error;
+use crate::{Error, memory};
 
 /// Bytes of a page; every part starts on one.
 const PAGE: u64 = 4096;
@@ -76,12 +74,8 @@ impl Shared {
     /// [`Error::Io`] where the system has no memory or no memfd.
     pub fn create(sizes: Sizes) -> Result<(Self, OwnedFd), Error> {
         let [.., len] = sizes.offsets()?;
-        let fd =
-            rustix::fs::memfd_create(c"pontoon-session", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-                .map_err(Error::io("creating shared memory"))?;
-        rustix::fs::ftruncate(&fd, len).map_err(Error::io("sizing shared memory"))?;
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&fd, seals).map_err(Error::io("sealing shared memory"))?;
+        let fd = memory::fixed(c"pontoon-session", len)
+            .map_err(|source| Error::Io { what: "creating shared memory", source })?;
         let mapping = Arc::new(Mapping::new(fd.as_fd(), len as usize)?);
         Ok((Self { mapping, sizes, used: false }, fd))
     }
@@ -93,9 +87,10 @@ impl Shared {
     /// where mapping fails.
     pub fn open(fd: OwnedFd, sizes: Sizes) -> Result<Self, Error> {
         let [.., len] = sizes.offsets()?;
-        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(Error::io("reading seals"))?;
+        let sealed = memory::cannot_shrink(fd.as_fd())
+            .map_err(|source| Error::Io { what: "reading seals", source })?;
         let size = rustix::fs::fstat(&fd).map_err(Error::io("sizing shared memory"))?.st_size;
-        if !seals.contains(SealFlags::SHRINK) || size as u64 != len {
+        if !sealed || size as u64 != len {
             return Err(Error::Corrupt("shared memory is not sealed or not of the agreed size"));
         }
         Ok(Self { mapping: Arc::new(Mapping::new(fd.as_fd(), len as usize)?), sizes, used: false })

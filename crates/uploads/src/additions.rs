@@ -6,11 +6,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use pontoon_transport::memory;
 use pontoon_wire::hello::Digest;
 use pontoon_wire::limits::{MAX_INLINE_PAYLOAD, MAX_KEPT_CHUNKS};
-use rustix::fs::SealFlags;
 
-use crate::shelf::{memory, read_at, write_at};
+use crate::shelf::{read_at, write_at};
 use crate::{Error, MIN_CHUNK, digest};
 
 /// The bit of a record's word that says that a chunk of the shelf was named.
@@ -41,10 +41,8 @@ impl Additions {
     /// # Errors
     /// What the system said.
     pub fn create(bytes: u64) -> Result<Self, Error> {
-        let memory = memory(c"pontoon-upload-additions")?;
         let words = 2 * MAX_KEPT_CHUNKS as u64 + 1;
-        rustix::fs::ftruncate(&memory, bytes + 4 * words)?;
-        rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let memory = memory::fixed(c"pontoon-upload-additions", bytes + 4 * words)?;
         Ok(Self::open(memory))
     }
 

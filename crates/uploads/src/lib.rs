@@ -14,21 +14,15 @@
 
 mod ledger;
 
-#[cfg(target_os = "linux")]
 mod additions;
-#[cfg(target_os = "linux")]
 mod kept;
-#[cfg(target_os = "linux")]
 mod shelf;
 
 pub use ledger::{Ledger, Note};
 pub use pontoon_wire::hello::Digest;
 
-#[cfg(target_os = "linux")]
 pub use additions::{Added, Additions};
-#[cfg(target_os = "linux")]
 pub use kept::Kept;
-#[cfg(target_os = "linux")]
 pub use shelf::{Chunk, Shelf, Source};
 
 /// Fewest bytes of a payload that is a chunk: less is sent sooner than named.
@@ -54,7 +48,6 @@ pub enum Error {
     Damaged(&'static str),
 }
 
-#[cfg(target_os = "linux")]
 impl From<rustix::io::Errno> for Error {
     fn from(errno: rustix::io::Errno) -> Self {
         Self::Io(errno.into())

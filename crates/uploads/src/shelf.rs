@@ -5,9 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use pontoon_transport::memory;
 use pontoon_wire::hello::Digest;
 use pontoon_wire::limits::{MAX_INLINE_PAYLOAD, MAX_KEPT_CHUNKS};
-use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::{Error, digest};
 
@@ -56,29 +56,14 @@ impl Shelf {
     /// # Errors
     /// What the system said; [`Error::Damaged`] for a chunk that is not what it is called.
     pub fn build(sources: &[Source<'_>]) -> Result<Self, Error> {
-        let memory = memory(c"pontoon-uploads")?;
         let sources = &sources[..sources.len().min(MAX_KEPT_CHUNKS)];
         let mut chunks = Vec::with_capacity(sources.len());
         let mut at = 4 + (sources.len() * ENTRY) as u64;
-        let mut bytes = vec![0; MAX_INLINE_PAYLOAD];
         for source in sources {
-            let bytes = bytes.get_mut(..source.len as usize).ok_or(Error::Damaged("a chunk is too long"))?;
-            read_at(source.memory, bytes, source.at)?;
-            if source.doubtful && digest(bytes) != source.digest {
-                return Err(Error::Damaged("it was written while it was read"));
-            }
-            write_at(&memory, bytes, at)?;
             chunks.push(Chunk { digest: source.digest, len: source.len, at });
             at += u64::from(source.len);
         }
-        let mut table = (chunks.len() as u32).to_le_bytes().to_vec();
-        for chunk in &chunks {
-            table.extend_from_slice(&chunk.digest);
-            table.extend_from_slice(&chunk.len.to_le_bytes());
-        }
-        write_at(&memory, &table, 0)?;
-        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&memory, seals)?;
+        let memory = memory::sealed(c"pontoon-uploads", |memory| fill(memory, sources, &chunks))?;
         Ok(Self { memory, chunks, bytes: at.next_multiple_of(PAGE) })
     }
 
@@ -134,9 +119,21 @@ impl AsFd for Shelf {
     }
 }
 
-/// New memory that can be sealed.
-pub(crate) fn memory(name: &std::ffi::CStr) -> Result<OwnedFd, Error> {
-    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?)
+/// Writes a shelf: its chunks, each from where it is, and the table of them.
+fn fill(memory: BorrowedFd<'_>, sources: &[Source<'_>], chunks: &[Chunk]) -> Result<(), Error> {
+    let mut bytes = vec![0; MAX_INLINE_PAYLOAD];
+    let mut table = (chunks.len() as u32).to_le_bytes().to_vec();
+    for (source, chunk) in sources.iter().zip(chunks) {
+        let bytes = bytes.get_mut(..source.len as usize).ok_or(Error::Damaged("a chunk is too long"))?;
+        read_at(source.memory, bytes, source.at)?;
+        if source.doubtful && digest(bytes) != source.digest {
+            return Err(Error::Damaged("it was written while it was read"));
+        }
+        write_at(memory, bytes, chunk.at)?;
+        table.extend_from_slice(&chunk.digest);
+        table.extend_from_slice(&chunk.len.to_le_bytes());
+    }
+    write_at(memory, &table, 0)
 }
 
 pub(crate) fn read_at(memory: impl AsFd, mut out: &mut [u8], mut at: u64) -> Result<(), Error> {
@@ -166,7 +163,7 @@ mod tests {
     use super::*;
 
     fn made(contents: &[&[u8]]) -> Shelf {
-        let source = memory(c"test").unwrap();
+        let source = memory::fixed(c"test", 1 << 16).unwrap();
         let mut at = 0;
         let mut sources = Vec::new();
         for bytes in contents {
@@ -197,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_is_no_shelf_is_refused() {
-        let memory = memory(c"test").unwrap();
+        let memory = memory::fixed(c"test", 16).unwrap();
         write_at(&memory, &u32::MAX.to_le_bytes(), 0).unwrap();
         assert!(Shelf::open(memory.try_clone().unwrap()).unwrap_err().to_string().contains("too many"));
         write_at(&memory, &5u32.to_le_bytes(), 0).unwrap();

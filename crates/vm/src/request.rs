@@ -6,8 +6,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, SealFlags};
-
 use crate::mounts::tag;
 use crate::script::HOST;
 use crate::{Accelerator, Error, Mount};
@@ -29,15 +27,12 @@ impl SharedMemory {
     /// [`Error::Memory`].
     pub fn create(mib: u32) -> Result<Self, Error> {
         let bytes = u64::from(mib) << 20;
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let make = || {
-            let memory = rustix::fs::memfd_create(c"pontoon-vm", flags)?;
-            rustix::fs::ftruncate(&memory, bytes)?;
-            rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-            Ok(memory)
-        };
-        let made: rustix::io::Result<OwnedFd> = make();
-        Ok(Self { memory: made.map_err(|errno| Error::Memory(errno.into()))?, bytes })
+        // QEMU opens it by its place in /proc, which only Linux has.
+        if cfg!(not(target_os = "linux")) {
+            return Err(Error::Memory(std::io::ErrorKind::Unsupported.into()));
+        }
+        let memory = pontoon_transport::memory::fixed(c"pontoon-vm", bytes).map_err(Error::Memory)?;
+        Ok(Self { memory, bytes })
     }
 
     /// By which QEMU opens it, as long as this process lives.

@@ -4,9 +4,6 @@ printf "[http]\nenabled = false\n" > /run/pontoon.toml
 $PONTOON serve --config /run/pontoon.toml --socket /run/g/pontoon.sock 2> /run/log &
 until [[ -S /run/g/pontoon.sock ]]; do sleep 0.1; done
 release=$(uname -r)
-$PONTOON sriov set $physical 1 || fail "there is a virtual function"
-function=$(readlink -f $pci/$physical/virtfn0)
-function=${function##*/}
 modprobe slices || fail "tests/passthrough/slices is not there as a module"
 echo slices > $pci/$alone/driver_override
 echo $alone > /sys/bus/pci/drivers/bochs-drm/unbind
@@ -14,6 +11,9 @@ echo $alone > /sys/bus/pci/drivers_probe
 before=$(state)
 slice=11111111-2222-3333-4444-555555555555
 $PONTOON mdev create $alone slices-large --uuid $slice || fail "there is a slice"
+$PONTOON sriov set $physical 1 || fail "there is a virtual function"
+function=$(readlink -f $pci/$physical/virtfn0)
+function=${function##*/}
 begun=$SECONDS
 try $PONTOON vm run --accel tcg --cpus 1 --boot-timeout 300 --gpu=$card --vfio $function --vfio $slice --memory 256 --shared-memory 0 --kernel $VMLINUX --modules /lib/modules/$release \
     /run/root /bin/sh -c 'for d in /sys/bus/pci/devices/*; do echo $(cat $d/vendor):$(cat $d/device) $(cat $d/class) $(basename $(readlink $d/driver)); done; exit 7'

@@ -1,17 +1,14 @@
 //! The data of commands on its way to the host: within frames, or through shared memory.
 
 use std::ops::RangeInclusive;
-#[cfg(target_os = "linux")]
 use std::time::Duration;
 
-#[cfg(target_os = "linux")]
 use pontoon_transport::shared::Upload;
 use pontoon_uploads::Note;
 use pontoon_wire::frame;
 use pontoon_wire::limits::{MAX_ARENA_PAYLOAD, MAX_INLINE_PAYLOAD};
 
 use super::{Outgoing, Session};
-#[cfg(target_os = "linux")]
 use crate::incoming::lost;
 
 /// Payloads up to this size travel within their frame even where there is an arena.
@@ -29,7 +26,6 @@ impl Session {
         data: &[u8],
         put: impl Fn(&mut Vec<u8>, u64, frame::Payload<'_>),
     ) {
-        #[cfg(target_os = "linux")]
         if data.len() > SMALL_PAYLOAD && out.upload.is_some() {
             return self.send_through_arena(out, data, put);
         }
@@ -55,7 +51,6 @@ impl Session {
         }
     }
 
-    #[cfg(target_os = "linux")]
     fn send_through_arena(
         &self,
         out: &mut Outgoing,
@@ -76,7 +71,6 @@ impl Session {
         }
     }
 
-    #[cfg(target_os = "linux")]
     fn place_in_arena(&self, out: &mut Outgoing, bytes: &[u8]) -> Option<u64> {
         loop {
             match out.upload.as_mut()?.push(bytes) {

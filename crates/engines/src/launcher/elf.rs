@@ -1,12 +1,16 @@
 //! Owns one question about a program: which loader does the kernel start it with? Landlock must permit
 //! that file to be executed too.
 
+#[cfg(target_os = "linux")]
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
+#[cfg(target_os = "linux")]
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::Error;
 
+#[cfg(target_os = "linux")]
 const PROGRAM_HEADER_INTERPRETER: u32 = 3;
 
 /// The loader that the program names; none if it is linked statically.

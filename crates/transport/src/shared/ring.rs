@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use rustix::event::EventfdFlags;
 use rustix::net::SendFlags;
 
 use super::Mapping;
@@ -36,11 +35,16 @@ impl Bell {
     /// A new bell.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; always where the system has no eventfd, and sessions share no memory with their host.
     pub fn new() -> Result<Self, Error> {
-        rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map(Self::Eventfd)
-            .map_err(Error::io("creating an eventfd"))
+        #[cfg(target_os = "linux")]
+        let made = {
+            use rustix::event::EventfdFlags;
+            rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        };
+        #[cfg(not(target_os = "linux"))]
+        let made = Err(rustix::io::Errno::NOTSUP);
+        made.map(Self::Eventfd).map_err(Error::io("creating an eventfd"))
     }
 
     /// Wakes whoever waits. A bell that rang too often to count is as good as rung.
@@ -49,7 +53,7 @@ impl Bell {
             Self::Eventfd(fd) => drop(rustix::io::write(fd, &1u64.to_ne_bytes())),
             // A line that is full of such bytes wakes as well without this one.
             Self::Connection(socket) => {
-                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                let flags = crate::system::NO_SIGNAL | SendFlags::DONTWAIT;
                 let _ = rustix::net::send(&**socket, &[WAKE], flags);
             }
         }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustls::Connection;
 
+use crate::system::GONE;
+
 /// Plain bytes that are taken from one side before the other has got rid of them.
 pub(super) const CHUNK: usize = 256 * 1024;
 /// How long a side may take for what is left once the other has ended.
@@ -72,7 +74,7 @@ impl<'a> Carrier<'a> {
             return Ok(Some(reason));
         }
         let (outside, inside) = self.wait(inward, outward)?;
-        if outside.contains(PollFlags::RDHUP) {
+        if outside.contains(GONE) {
             self.outside_gone = true;
             self.ending();
         }
@@ -133,7 +135,7 @@ impl<'a> Carrier<'a> {
                 when(reading, PollFlags::IN)
                     | when(outward, PollFlags::OUT)
                     // Said once: it stays true, and may have to wait until the plain end takes what is before it.
-                    | when(!self.outside_gone, PollFlags::RDHUP),
+                    | when(!self.outside_gone, GONE),
             ),
             PollFd::new(self.plain, when(!outward, PollFlags::IN) | when(inward, PollFlags::OUT)),
         ];
