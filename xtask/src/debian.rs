@@ -63,28 +63,46 @@ fn must(
     title: &str,
     folder: PathBuf,
     parts: &[&str],
+    argument: Option<&Path>,
 ) -> anyhow::Result<Option<PathBuf>> {
     if !has_debian() {
         stages.skip(title, "it is Debian's, for x86-64");
         return Ok(None);
     }
-    stages.run(title, Output::Logged, &mut script(parts, &folder))?;
+    stages.run(title, Output::Logged, script(parts, &folder).args(argument))?;
     Ok(Some(folder))
 }
 
 /// The same; nothing, visibly, where it cannot be had either: the tests with it are skipped then.
-fn may(stages: &mut Stages, title: &str, folder: PathBuf, parts: &[&str]) -> Option<PathBuf> {
-    must(stages, title, folder, parts).unwrap_or_else(|error| {
+fn may(
+    stages: &mut Stages,
+    title: &str,
+    folder: PathBuf,
+    parts: &[&str],
+    argument: Option<&Path>,
+) -> Option<PathBuf> {
+    must(stages, title, folder, parts, argument).unwrap_or_else(|error| {
         println!("   SKIPPED: {error:#}");
         None
     })
+}
+
+/// A folder of packages that a script unpacks, which is told `argument` too; nothing, visibly, where they are not to be had.
+pub fn unpacked(
+    stages: &mut Stages,
+    title: &str,
+    folder: PathBuf,
+    packages: &str,
+    argument: Option<&Path>,
+) -> Option<PathBuf> {
+    may(stages, title, folder, &[FOLDER, packages], argument)
 }
 
 /// A kernel for virtual machines; nothing where Debian's is none for this processor.
 pub fn kernel(project: &Project, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
     const CLOUD: &str = "kernel linux-image-cloud-amd64 && mv \"$1.new\" \"$1\"\n";
     let title = "a kernel for virtual machines, from Debian (27 MB, the first time)";
-    must(stages, title, project.kernel(), &[FOLDER, LATEST, CLOUD])
+    must(stages, title, project.kernel(), &[FOLDER, LATEST, CLOUD], None)
 }
 
 /// Debian's whole kernel, as the machine of `pontoon_testbed::Machine` wants it, for an emulated machine with real
@@ -100,7 +118,7 @@ test "$(head -c 4 vmlinux | tail -c 3)" = ELF
 mv "$1.new" "$1"
 "#;
     let title = "a kernel with all drivers, for an emulated host, from Debian (71 MB, the first time)";
-    must(stages, title, project.whole_kernel(), &[FOLDER, LATEST, WHOLE])
+    must(stages, title, project.whole_kernel(), &[FOLDER, LATEST, WHOLE], None)
 }
 
 /// Builds the tests' driver that offers slices of a card, for the whole kernel in the folder `$2`, among whose modules it
@@ -143,7 +161,7 @@ usr/bin/qemu-system-x86_64 -L usr/share/qemu -L usr/share/seabios -device igb,he
 mv "$1.new" "$1"
 "#;
     let title = "a newer QEMU, from Debian's backports (13 MB, the first time)";
-    may(stages, title, project.qemu(), &[FOLDER, SUITE, QEMU])
+    may(stages, title, project.qemu(), &[FOLDER, SUITE, QEMU], None)
 }
 
 /// Docker's engine and Compose, and a vsock for emulated machines, in the folders that they have in a Debian.
@@ -157,5 +175,5 @@ usr/sbin/dockerd --version
 mv "$1.new" "$1"
 "#;
     let title = "Docker and vhost-device-vsock, from Debian's testing (74 MB, the first time)";
-    may(stages, title, project.testing(), &[FOLDER, SUITE, TESTING])
+    may(stages, title, project.testing(), &[FOLDER, SUITE, TESTING], None)
 }

@@ -5,6 +5,7 @@ mod debian;
 mod demo;
 mod driver;
 mod engine;
+mod mac;
 mod packages;
 mod project;
 mod signals;

@@ -103,6 +103,11 @@ impl Project {
         self.target.join("xtask/qemu")
     }
 
+    /// A compiler for a Mac's types.
+    pub fn mac(&self) -> PathBuf {
+        self.target.join("xtask/mac")
+    }
+
     /// The embedding model, and what it is made of.
     pub fn minilm(&self) -> PathBuf {
         self.target.join("xtask/minilm")
