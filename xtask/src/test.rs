@@ -7,7 +7,7 @@ use pontoon_testbed::REQUIRE;
 use crate::{
     check, debian,
     driver::Driver,
-    engine, packages,
+    engine, mac, packages,
     project::Project,
     stages::{Output, Stages},
     suites,
@@ -22,6 +22,7 @@ pub fn run(project: &Project, full: bool) -> anyhow::Result<()> {
     env.extend(models(project, &mut stages)?);
     tests(project, &mut stages, &env)?;
     if full {
+        mac::check(project, &mut stages, &project.python().join("bin/python"))?;
         suites::run(project, &mut stages, &env)?;
     }
     stages.finish(if full { "test --full" } else { "test" });

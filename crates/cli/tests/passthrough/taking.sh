@@ -146,5 +146,5 @@ echo "== slices"
 try $PONTOON mdev create $card nvidia-105
 says "$card offers no mediated type 'nvidia-105': it offers none"
 try $PONTOON mdev rm 123e4567-e89b-12d3-a456-426614174000
-says "was not made by"
+says "there is no such mediated device"
 echo "ALL DONE"
