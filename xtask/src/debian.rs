@@ -14,8 +14,11 @@ use crate::{
 /// What all scripts begin with: they make the folder `$1`, whole or not at all.
 const FOLDER: &str = r#"set -e
 test ! -d "$1" || exit 0
-rm -rf "$1.new" && mkdir -p "$1.new" && cd "$1.new"
-unpack() { for package in *.deb; do dpkg-deb -x "$package" .; done; rm ./*.deb; }
+rm -rf "$1.new"
+mkdir -p "$1.new"
+cd "$1.new"
+# Functions that stand before && have no `set -e`.
+unpack() { for package in *.deb; do dpkg-deb -x "$package" . || return 1; done; rm ./*.deb; }
 "#;
 
 /// Fetches the packages that are named, and unpacks what the package of a kernel stands for today.
@@ -36,7 +39,7 @@ suite() {
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" > apt/sources.list
     touch apt/status
     shift
-    own_apt update && own_apt download "$@" && unpack && rm -r apt etc
+    own_apt update && own_apt download "$@" && unpack && rm -rf apt etc
 }
 own_apt() {
     apt-get -qq -o Dir::Etc::sourcelist="$PWD/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
@@ -45,10 +48,14 @@ own_apt() {
 }
 "#;
 
-/// Whether Debian's x86-64 packages can be fetched here.
-fn has_debian() -> bool {
-    cfg!(all(target_os = "linux", target_arch = "x86_64")) && find_tool("apt-get").is_some()
+/// Whether Debian's packages can be fetched here, of this processor's or `only` of x86-64, for which the tests' machines are.
+fn has_debian(only: &[&str]) -> bool {
+    let fits = only.is_empty() || only.contains(&std::env::consts::ARCH);
+    fits && cfg!(target_os = "linux") && find_tool("apt-get").is_some()
 }
+
+/// Machines that are emulated in tests are of this kind.
+const X86: &[&str] = &["x86_64"];
 
 /// A script's command, with the folder that it makes.
 fn script(parts: &[&str], folder: &Path) -> Command {
@@ -60,13 +67,14 @@ fn script(parts: &[&str], folder: &Path) -> Command {
 /// A folder that a script makes; nothing where Debian has none for this machine.
 fn must(
     stages: &mut Stages,
+    only: &[&str],
     title: &str,
     folder: PathBuf,
     parts: &[&str],
     argument: Option<&Path>,
 ) -> anyhow::Result<Option<PathBuf>> {
-    if !has_debian() {
-        stages.skip(title, "it is Debian's, for x86-64");
+    if !has_debian(only) {
+        stages.skip(title, &format!("it is Debian's{}", if only.is_empty() { "" } else { ", for x86-64" }));
         return Ok(None);
     }
     stages.run(title, Output::Logged, script(parts, &folder).args(argument))?;
@@ -76,12 +84,13 @@ fn must(
 /// The same; nothing, visibly, where it cannot be had either: the tests with it are skipped then.
 fn may(
     stages: &mut Stages,
+    only: &[&str],
     title: &str,
     folder: PathBuf,
     parts: &[&str],
     argument: Option<&Path>,
 ) -> Option<PathBuf> {
-    must(stages, title, folder, parts, argument).unwrap_or_else(|error| {
+    must(stages, only, title, folder, parts, argument).unwrap_or_else(|error| {
         println!("   SKIPPED: {error:#}");
         None
     })
@@ -95,14 +104,14 @@ pub fn unpacked(
     packages: &str,
     argument: Option<&Path>,
 ) -> Option<PathBuf> {
-    may(stages, title, folder, &[FOLDER, packages], argument)
+    may(stages, X86, title, folder, &[FOLDER, packages], argument)
 }
 
 /// A kernel for virtual machines; nothing where Debian's is none for this processor.
 pub fn kernel(project: &Project, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
-    const CLOUD: &str = "kernel linux-image-cloud-amd64 && mv \"$1.new\" \"$1\"\n";
+    const CLOUD: &str = "kernel linux-image-cloud-amd64\nmv \"$1.new\" \"$1\"\n";
     let title = "a kernel for virtual machines, from Debian (27 MB, the first time)";
-    must(stages, title, project.kernel(), &[FOLDER, LATEST, CLOUD], None)
+    must(stages, X86, title, project.kernel(), &[FOLDER, LATEST, CLOUD], None)
 }
 
 /// Debian's whole kernel, as the machine of `pontoon_testbed::Machine` wants it, for an emulated machine with real
@@ -118,39 +127,50 @@ test "$(head -c 4 vmlinux | tail -c 3)" = ELF
 mv "$1.new" "$1"
 "#;
     let title = "a kernel with all drivers, for an emulated host, from Debian (71 MB, the first time)";
-    must(stages, title, project.whole_kernel(), &[FOLDER, LATEST, WHOLE], None)
+    must(stages, X86, title, project.whole_kernel(), &[FOLDER, LATEST, WHOLE], None)
 }
 
-/// Builds the tests' driver that offers slices of a card, for the whole kernel in the folder `$2`, among whose modules it
-/// comes to lie. `$1` is a folder for the kernel's headers.
-const SLICES: &str = r#"
+/// Fetches the headers of the kernel in the folder `$2`. They expect each other at places of their own.
+const HEADERS: &str = r#"
 version=$(ls "$2/lib/modules")
-place="$2/lib/modules/$version/updates"
-test ! "$place/slices.ko" -nt slices/slices.c || exit 0
-source=$PWD/slices
-rm -rf "$1" && mkdir -p "$1" && cd "$1"
 needed() { apt-cache depends "linux-headers-$version" | sed -n 's/.*Depends: \(linux-headers-[^ ]*\|linux-kbuild-[^ ]*\)$/\1/p'; }
 fetch() { packages=$(needed) && test -n "$packages" && apt-get download "linux-headers-$version" $packages; }
-fetch || { apt-get update && fetch; }
-for package in *.deb; do dpkg-deb -x "$package" .; done
-# Where the headers expect each other.
+fetch || { apt-get update && fetch; } || { echo "Debian has no headers for $version any more: remove $2"; exit 1; }
+unpack
 sed -i "s| /usr/src| $1/usr/src|" "usr/src/linux-headers-$version/Makefile"
-cp -r "$source" built
-make -C "usr/src/linux-headers-$version" M="$1/built" modules
-mkdir -p "$place" && cp built/slices.ko "$place" && depmod -b "$2" "$version"
-rm -rf "$1"
+mv "$1.new" "$1"
 "#;
 
-/// A driver that stands where a vendor's for virtual GPUs would, for the whole kernel; nothing, visibly, where it cannot be
-/// built: the tests with it are skipped then.
-pub fn slices(project: &Project, stages: &mut Stages, kernel: Option<&Path>) {
-    let title = "a driver with mediated devices, for that kernel (14 MB of headers, the first time)";
-    let Some(kernel) = kernel else { return stages.skip(title, "there is no such kernel") };
-    let mut build = script(&["set -e", SLICES], &kernel.with_extension("headers"));
-    build.arg(kernel).current_dir(project.root.join("crates/cli/tests/passthrough"));
-    if let Err(error) = stages.run(title, Output::Logged, &mut build) {
-        println!("   SKIPPED: {error:#}");
-    }
+/// Builds the tests' driver that offers slices of a card with the headers in the folder `$1`, for the kernel in the folder
+/// `$2`, among whose modules it comes to lie.
+const SLICES: &str = r#"set -e
+version=$(ls "$2/lib/modules")
+modules="$2/lib/modules/$version"
+if test "$modules/updates/slices.ko" -nt slices.c && grep -q updates/slices.ko "$modules/modules.dep"; then exit 0; fi
+rm -rf "$1/slices"
+mkdir -p "$1/slices" "$modules/updates"
+cp slices.c Makefile "$1/slices"
+make -C "$1/usr/src/linux-headers-$version" M="$1/slices" modules
+cp "$1/slices/slices.ko" "$modules/updates/slices.new"
+mv "$modules/updates/slices.new" "$modules/updates/slices.ko"
+depmod -b "$2" "$version"
+"#;
+
+/// A driver that stands where a vendor's for virtual GPUs would, for the whole kernel; nothing, visibly, where the kernel's
+/// headers are not to be had: the tests with it are skipped then.
+pub fn slices(project: &Project, stages: &mut Stages, kernel: Option<&Path>) -> anyhow::Result<()> {
+    let title = "that kernel's headers, from Debian (14 MB, the first time)";
+    let Some(kernel) = kernel else {
+        stages.skip(title, "there is no such kernel");
+        return Ok(());
+    };
+    let headers = project.headers();
+    let Some(headers) = may(stages, X86, title, headers, &[FOLDER, HEADERS], Some(kernel)) else {
+        return Ok(());
+    };
+    let mut build = script(&[SLICES], &headers);
+    build.arg(kernel).current_dir(project.root.join("crates/cli/tests/passthrough/slices"));
+    stages.run("a driver with mediated devices, for that kernel", Output::Logged, &mut build)
 }
 
 /// A QEMU that emulates cards with virtual functions (igb).
@@ -161,7 +181,7 @@ usr/bin/qemu-system-x86_64 -L usr/share/qemu -L usr/share/seabios -device igb,he
 mv "$1.new" "$1"
 "#;
     let title = "a newer QEMU, from Debian's backports (13 MB, the first time)";
-    may(stages, title, project.qemu(), &[FOLDER, SUITE, QEMU], None)
+    may(stages, X86, title, project.qemu(), &[FOLDER, SUITE, QEMU], None)
 }
 
 /// Docker's engine and Compose, and a vsock for emulated machines, in the folders that they have in a Debian.
@@ -175,5 +195,5 @@ usr/sbin/dockerd --version
 mv "$1.new" "$1"
 "#;
     let title = "Docker and vhost-device-vsock, from Debian's testing (74 MB, the first time)";
-    may(stages, title, project.testing(), &[FOLDER, SUITE, TESTING], None)
+    may(stages, &[], title, project.testing(), &[FOLDER, SUITE, TESTING], None)
 }

@@ -16,13 +16,15 @@ const TARGET: &str = "aarch64-apple-darwin";
 /// compiler that has Apple's headers, from PyPI (`$2` is a Python with pip).
 const TOOLS: &str = r#"
 needs() { apt-cache depends "$1" | sed -n "s/.*Depends: \($2[^ ]*\)$/\1/p" | head -n 1; }
-library=$(needs libstd-rust-web-dev 'libstd-rust-web-[0-9]')
-fetch() { apt-get download rustc-web libstd-rust-web-dev rust-web-src "$library" "$(needs "$library" libllvm)"; }
+fetch() {
+    library=$(needs libstd-rust-web-dev 'libstd-rust-web-[0-9]')
+    test -n "$library" && apt-get download rustc-web libstd-rust-web-dev rust-web-src "$library" "$(needs "$library" libllvm)"
+}
 fetch || { apt-get update && fetch; }
 unpack
 # Of the source only the library is needed.
 find usr/src/rustc-* -mindepth 1 -maxdepth 1 ! -name library -exec rm -rf {} +
-"$2" -m pip download -q --no-deps -d wheel ziglang
+"$2" -m pip download -q --no-deps -d wheel ziglang==0.17.1
 "$2" -m zipfile -e wheel/ziglang-*.whl zig
 chmod +x zig/ziglang/zig
 cat > cc << 'END'

@@ -98,6 +98,11 @@ impl Project {
         self.target.join("xtask/whole-kernel")
     }
 
+    /// The headers of that kernel.
+    pub fn headers(&self) -> PathBuf {
+        self.target.join("xtask/headers")
+    }
+
     /// A newer QEMU.
     pub fn qemu(&self) -> PathBuf {
         self.target.join("xtask/qemu")

@@ -54,7 +54,7 @@ fn models(project: &Project, stages: &mut Stages) -> anyhow::Result<Env> {
     let python = engine::python(project, stages)?;
     let kernel = debian::kernel(project, stages)?;
     let whole_kernel = debian::whole_kernel(project, stages)?;
-    debian::slices(project, stages, whole_kernel.as_deref());
+    debian::slices(project, stages, whole_kernel.as_deref())?;
     let qemu = debian::qemu(project, stages);
     let testing = debian::testing(project, stages);
     let mut env: Env = vec![

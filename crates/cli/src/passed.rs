@@ -81,7 +81,7 @@ impl Options {
             return Err(pontoon_passthrough::Error::Problems(plan.problems).to_string());
         }
         let slices: Vec<String> = slices.iter().map(ToString::to_string).collect();
-        if wanted.is_empty() && rustix::process::geteuid().is_root() {
+        if wanted.is_empty() && may_lock(memory_mib) {
             return Ok(Some(Passed { helper: None, devices: Vec::new(), slices }));
         }
         let order = Order::Hold { devices: wanted, force: self.force, pid: std::process::id(), memory_mib };
@@ -94,6 +94,13 @@ impl Options {
         let devices = plan.devices.iter().map(ToString::to_string).collect();
         Ok(Some(Passed { helper: Some(helper), devices, slices }))
     }
+}
+
+/// Whether this user's machine may lock its memory, without anybody's help.
+fn may_lock(memory_mib: u32) -> bool {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    rustix::process::geteuid().is_root()
+        || limit.is_none_or(|limit| limit >= pontoon_passthrough::helper::locked_bytes(memory_mib))
 }
 
 impl Passed {

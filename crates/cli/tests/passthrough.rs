@@ -42,7 +42,7 @@ fn host() -> Option<Machine> {
 }
 
 #[test]
-#[ignore = "takes four minutes: `cargo xtask test --full`"]
+#[ignore = "takes five minutes: `cargo xtask test --full`"]
 fn a_machine_within_has_the_card() {
     let Some(said) = run(include_str!("passthrough/nested.sh")) else { return };
     assert!(said.contains("ALL DONE"), "{said}");

@@ -96,6 +96,9 @@ pub enum Error {
 /// Rounds in which a device is given back at least: each has another way.
 const MIN_TRIES: u32 = 6;
 
+/// How long steps of a helper that was killed are waited for.
+const ORPHANS: Duration = Duration::from_secs(5);
+
 /// What carries out a step: in a process of its own where the kernel might not come back.
 pub type Perform<'a> = &'a mut dyn FnMut(&Operation) -> Result<(), StepError>;
 
@@ -153,6 +156,7 @@ impl<'a> Host<'a> {
         viable: &'a dyn Fn(u32) -> Result<(), String>,
     ) -> Result<Self, JournalError> {
         let lock = Journals::below(root).lock()?;
+        crate::step::wait_for_orphans(root, ORPHANS);
         Ok(Self { root, look, perform, patience, viable, _lock: lock })
     }
 

@@ -204,10 +204,15 @@ fn hold(host: &mut Host<'_>, pid: u32, memory_mib: u32) -> Result<(Owner, Option
     }
     let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
     // All of the machine's memory is locked, and its monitor inherits the limit.
-    let bytes = (u64::from(memory_mib) << 20) + MORE_LOCKED;
+    let bytes = locked_bytes(memory_mib);
     lock_at_least(process, bytes)
         .map_err(|errno| format!("the limit of locked memory of process {pid}: {errno}"))?;
     Ok((owner, Some(user)))
+}
+
+/// Bytes that a machine with so much memory has to lock.
+pub fn locked_bytes(memory_mib: u32) -> u64 {
+    (u64::from(memory_mib) << 20) + MORE_LOCKED
 }
 
 /// Lets a process lock so many bytes of memory, or as many as it could.
@@ -264,19 +269,14 @@ fn grant(root: &Path, inventory: &Inventory, taken: &[Journal], user: u32) -> Re
         if members.count() > devices.len() {
             continue;
         }
-        give_node(&root.join(format!("dev/vfio/{group}")), user)?;
+        give_node(root, Path::new(&format!("/dev/vfio/{group}")), user)?;
     }
     Ok(())
 }
 
-/// The same for the group that a link names: that of a mediated device, which is its own.
-fn grant_linked(root: &Path, link: &Path, user: u32) -> Result<(), String> {
-    let group = std::fs::read_link(link).map_err(|error| format!("{}: {error}", link.display()))?;
-    give_node(&root.join("dev/vfio").join(group.file_name().unwrap_or_default()), user)
-}
-
-fn give_node(node: &Path, user: u32) -> Result<(), String> {
-    std::os::unix::fs::chown(node, Some(user), None).map_err(|error| format!("{}: {error}", node.display()))
+fn give_node(root: &Path, node: &Path, user: u32) -> Result<(), String> {
+    let path = root.join(node.strip_prefix("/").unwrap_or(node));
+    std::os::unix::fs::chown(&path, Some(user), None).map_err(|error| format!("{}: {error}", node.display()))
 }
 
 /// A journal as a sentence.
@@ -330,9 +330,9 @@ fn create(
     let inventory = host.inventory().map_err(text)?;
     let plan = Plan::mediated(&inventory, &Conditions::read(host.root), device, kind, uuid.clone());
     let taken = host.take(&plan, &Owner::Administrator).map_err(text)?;
-    let link = host.root.join(format!("sys/bus/mdev/devices/{uuid}/iommu_group"));
-    if let Some(user) = user
-        && let Err(error) = grant_linked(host.root, &link, user)
+    let node = crate::uses::mediated_node(host.root, uuid);
+    if let (Some(user), Some(node)) = (user, node)
+        && let Err(error) = give_node(host.root, &node, user)
     {
         return Err(format!("{error}; {}", host.undo(&taken)));
     }

@@ -165,6 +165,19 @@ pub enum Problem {
     /// There is no such mediated device.
     #[error("{0}: there is no such mediated device; `pontoon mdev create BDF TYPE` makes one")]
     NoSlice(crate::Uuid),
+    /// The same mediated device is named twice.
+    #[error("{0} is named twice: name it once")]
+    SliceTwice(crate::Uuid),
+    /// A mediated device's node is somebody else's.
+    #[error(
+        "you may not open {node}, the mediated device {uuid}: make it as the user who runs the machine (`pontoon mdev create`, without sudo), or run the machine as root"
+    )]
+    SliceForeign {
+        /// The mediated device.
+        uuid: crate::Uuid,
+        /// Its group's node.
+        node: String,
+    },
     /// A mediated device is used.
     #[error("the mediated device {uuid} is in use by {by}: end that first, or make another one")]
     SliceInUse {

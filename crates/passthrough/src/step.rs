@@ -1,6 +1,7 @@
 //! Steps in processes of their own: a driver that hangs takes that process with it, and nobody else.
 
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -52,6 +53,28 @@ pub fn in_process(program: &Path, operation: &Operation, deadline: Duration) -> 
         }),
     };
     Err(refused(source))
+}
+
+/// Waits until steps have ended whose helper was killed, for at most `patience`: what they do comes after all that is read
+/// before. One that hangs in a driver is left to it.
+pub(crate) fn wait_for_orphans(root: &Path, patience: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < patience && has_step(root) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether a step of this user's runs.
+fn has_step(root: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let processes = std::fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
+    processes.into_iter().any(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        words.next() == Some(b"worker")
+            && words.next() == Some(b"step")
+            && process.metadata().is_ok_and(|found| found.uid() == own)
+    })
 }
 
 /// What `worker step` does, and its exit code.

@@ -59,27 +59,44 @@ pub(crate) fn find(root: &Path, devices: &mut [Device]) {
     }
 }
 
-/// Programs that have a mediated device open, by its group's node.
+/// Programs that have a mediated device open, by its group's node or its own.
 pub(crate) fn of_mediated(root: &Path, uuid: &Uuid) -> Vec<String> {
-    let link = std::fs::read_link(root.join(format!("sys/bus/mdev/devices/{uuid}/iommu_group")));
-    let Some(group) = link.ok().and_then(|link| Some(link.file_name()?.to_owned())) else {
-        return Vec::new();
-    };
-    let node = Path::new("/dev/vfio").join(group);
-    let open = open_files(root).into_iter().filter(|(_, opened)| opened.contains(&node));
+    let device = root.join(format!("sys/bus/mdev/devices/{uuid}"));
+    let own = std::fs::read_dir(device.join("vfio-dev")).into_iter().flatten().flatten();
+    let mut nodes: Vec<PathBuf> =
+        own.map(|entry| Path::new("/dev/vfio/devices").join(entry.file_name())).collect();
+    nodes.extend(mediated_node(root, uuid));
+    let open =
+        open_files(root).into_iter().filter(|(_, opened)| nodes.iter().any(|node| opened.contains(node)));
     open.map(|(pid, _)| named(root, pid)).collect()
 }
 
-/// What stands against giving mediated devices to a machine.
+/// The node of a mediated device's group.
+pub(crate) fn mediated_node(root: &Path, uuid: &Uuid) -> Option<PathBuf> {
+    let link = std::fs::read_link(root.join(format!("sys/bus/mdev/devices/{uuid}/iommu_group"))).ok()?;
+    Some(Path::new("/dev/vfio").join(link.file_name()?))
+}
+
+/// What stands against giving mediated devices to a machine of this user's.
 pub fn against_slices(root: &Path, inventory: &Inventory, slices: &[Uuid]) -> Vec<Problem> {
-    let against = |uuid: &Uuid| match inventory.mediated.contains(uuid) {
-        false => Some(Problem::NoSlice(uuid.clone())),
-        true => {
-            let by = of_mediated(root, uuid);
-            (!by.is_empty()).then(|| Problem::SliceInUse { uuid: uuid.clone(), by: by.join(", ") })
+    let against = |(at, uuid): (usize, &Uuid)| {
+        if slices[..at].contains(uuid) {
+            return Some(Problem::SliceTwice(uuid.clone()));
         }
+        if !inventory.mediated.contains(uuid) {
+            return Some(Problem::NoSlice(uuid.clone()));
+        }
+        let by = of_mediated(root, uuid);
+        if !by.is_empty() {
+            return Some(Problem::SliceInUse { uuid: uuid.clone(), by: by.join(", ") });
+        }
+        let node = mediated_node(root, uuid)?;
+        let below = root.join(node.strip_prefix("/").unwrap_or(&node));
+        let both = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+        let denied = rustix::fs::access(&below, both) == Err(rustix::io::Errno::ACCESS);
+        denied.then(|| Problem::SliceForeign { uuid: uuid.clone(), node: node.display().to_string() })
     };
-    slices.iter().filter_map(against).collect()
+    slices.iter().enumerate().filter_map(against).collect()
 }
 
 /// A program by its name and number.

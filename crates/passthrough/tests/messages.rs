@@ -231,13 +231,20 @@ fn mediated_devices_that_a_machine_cannot_have() {
     std::os::unix::fs::symlink("../../../../kernel/iommu_groups/9", slice.join("iommu_group")).unwrap();
     tree.program(78, "qemu-system-x86", "/dev/vfio/9");
     let wanted = ["123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"];
-    let wanted: Vec<Uuid> = wanted.iter().map(|uuid| uuid.parse().unwrap()).collect();
+    let mut wanted: Vec<Uuid> = wanted.iter().map(|uuid| uuid.parse().unwrap()).collect();
+    wanted.push(wanted[1].clone());
     let problems = against_slices(&tree.0, &tree.read(), &wanted);
     assert_eq!(
         problems.iter().map(Problem::to_string).collect::<Vec<_>>(),
         [
             "the mediated device 123e4567-e89b-12d3-a456-426614174000 is in use by qemu-system-x86 (pid 78): end that first, or make another one",
             "123e4567-e89b-12d3-a456-426614174001: there is no such mediated device; `pontoon mdev create BDF TYPE` makes one",
+            "123e4567-e89b-12d3-a456-426614174001 is named twice: name it once",
         ]
+    );
+    let node = "/dev/vfio/9".into();
+    assert_eq!(
+        Problem::SliceForeign { uuid: wanted[0].clone(), node }.to_string(),
+        "you may not open /dev/vfio/9, the mediated device 123e4567-e89b-12d3-a456-426614174000: make it as the user who runs the machine (`pontoon mdev create`, without sudo), or run the machine as root"
     );
 }

@@ -54,8 +54,6 @@ done
 
 echo "== a machine's owner, its helper, both"
 mkdir -p /run/root/bin && cp "$(command -v busybox)" /run/root/bin/sh
-printf "[http]\nenabled = false\n" > /run/pontoon.toml
-serve() { $PONTOON serve --config /run/pontoon.toml --socket /run/g/pontoon.sock 2>> /run/log & daemon=$!; for try in {1..300}; do [[ -S /run/g/pontoon.sock ]] && break; sleep 0.1; done; }
 serve
 release=$(uname -r)
 machine() {

@@ -48,6 +48,8 @@ echo 1 > $slices/99999999-2222-3333-4444-555555555555/remove
 echo "== QEMU has one open"
 qemu=$QEMU/usr
 mkfifo /run/qemu
+# A QEMU that ends at once is told by its log.
+trap '' PIPE
 $qemu/bin/qemu-system-x86_64 -L $qemu/share/qemu -L $qemu/share/seabios -M q35 -accel tcg -m 64 -nodefaults -display none -S \
     -monitor stdio -device vfio-pci,sysfsdev=$slices/$first < /run/qemu > /run/qemu.log 2>&1 9>&- &
 qemu=$!
@@ -60,10 +62,7 @@ try $PONTOON mdev rm $first
 [[ $code == 1 && -e $slices/$first ]] || fail "it is in use"
 says "the mediated device $first is not removed: it is in use by qemu-system-x86 (pid $qemu); end that, then \`pontoon mdev rm $first\`"
 mkdir -p /run/root/bin && cp "$(command -v busybox)" /run/root/bin/busybox && ln -s busybox /run/root/bin/sh
-printf "[http]\nenabled = false\n" > /run/pontoon.toml
-$PONTOON serve --config /run/pontoon.toml --socket /run/g/pontoon.sock 2> /run/log &
-daemon=$!
-until [[ -S /run/g/pontoon.sock ]]; do sleep 0.1; done
+serve
 try $PONTOON vm run --vfio $first --kernel $VMLINUX --modules /lib/modules/$(uname -r) /run/root /bin/sh
 says "the mediated device $first is in use by qemu-system-x86 (pid $qemu): end that first, or make another one"
 kill $qemu $daemon
@@ -75,28 +74,65 @@ unchanged "slices"
 
 echo "== kills"
 journal=/run/pontoon-passthrough/mdev-$first.json
-# Kills a command and what it started as soon as something holds, and puts back what is left.
+# Kills some of a command and what it started as soon as something holds, waits until the rest has ended, and puts back what
+# is left.
 killed_when() {
-    local what=$1
-    shift
+    local what=$1 victims=$2
+    shift 2
     "$@" > /dev/null 2>&1 &
     local begun=$SECONDS
     until eval "$what"; do
         (( SECONDS - begun < 60 )) || fail "$what never came"
     done
-    for each in "worker passthrough" "pontoon mdev" "worker step"; do pkill -9 -f "$each"; done
+    pkill -9 -f "$victims"
     wait 2> /dev/null
-    echo "killed: $what: $(ls $slices)"
+    echo "killed when $what: $(ls $slices)"
     try $PONTOON vfio restore
+    for try in {1..100}; do pgrep -f "worker (passthrough|step)" > /dev/null || break; sleep 0.1; done
     [[ ! -e $slices/$first && $(left small) == 4 ]] || fail "nothing is left of it"
     unchanged "killed when $what"
 }
-killed_when "[[ -e $journal ]]" $PONTOON mdev create $alone slices-small --uuid $first
-killed_when "[[ -e $slices/$first ]]" $PONTOON mdev create $alone slices-small --uuid $first
-$PONTOON mdev create $alone slices-small --uuid $first || fail "it is made"
-killed_when "[[ \$(< $journal) == *restoring* ]]" $PONTOON mdev rm $first
-$PONTOON mdev create $alone slices-small --uuid $first || fail "it is made"
-killed_when "[[ ! -e $slices/$first ]]" $PONTOON mdev rm $first
+all="worker (passthrough|step)|pontoon mdev"
+# Its step lives on then, and does what it was told.
+helper="worker passthrough|pontoon mdev"
+for victims in "$all" "$helper"; do
+    killed_when "[[ -e $journal ]]" "$victims" $PONTOON mdev create $alone slices-small --uuid $first
+    killed_when "[[ -e $slices/$first ]]" "$victims" $PONTOON mdev create $alone slices-small --uuid $first
+    $PONTOON mdev create $alone slices-small --uuid $first || fail "it is made"
+    killed_when "[[ ! -e $journal || \$(< $journal) == *restoring* ]]" "$victims" $PONTOON mdev rm $first
+    $PONTOON mdev create $alone slices-small --uuid $first || fail "it is made"
+    killed_when "[[ ! -e $slices/$first ]]" "$victims" $PONTOON mdev rm $first
+done
+
+echo "== a user without rights, through sudo"
+let_nobody_ask
+try as_nobody /run/bin/pontoon mdev create $alone slices-small --uuid $first
+[[ $code == 0 ]] || fail "it is made"
+node=$(readlink $slices/$first/iommu_group)
+node=/dev/vfio/${node##*/}
+[[ $(stat -c %U $node) == nobody ]] || fail "who asked may open it"
+# A machine with it alone takes nothing, but may lock its memory then: 256 MiB and 1 GiB more, in KiB.
+order='{"order":"hold","devices":[],"force":false,"pid":PID,"memory_mib":256}'
+said=$(as_nobody bash -c 'ulimit -l 64; echo "${0/PID/$$}" | sudo /run/bin/pontoon worker passthrough; ulimit -l' "$order" 2>&1)
+echo "$said"
+says "1310720"
+try as_nobody /run/bin/pontoon vfio status
+[[ $said != *"pontoon vm run"* ]] || fail "nothing is held"
+try as_nobody /run/bin/pontoon mdev rm $first
+[[ $code == 0 && ! -e $slices/$first ]] || fail "it is removed"
+$PONTOON mdev create $alone slices-small --uuid $first || fail "root makes one"
+mkdir -p /run/n && chown nobody /run/n
+nobodys() { as_nobody env XDG_RUNTIME_DIR=/run/n PONTOON_DATA=/run/n/data PONTOON_HOST=unix:/run/n/g/pontoon.sock "$@"; }
+nobodys /run/bin/pontoon serve --config /run/pontoon.toml --socket /run/n/g/pontoon.sock 2> /run/n/log &
+for try in {1..300}; do [[ -S /run/n/g/pontoon.sock ]] && break; sleep 0.1; done
+try nobodys /run/bin/pontoon vm run --vfio $first --vfio $first --kernel $VMLINUX --modules /lib/modules/$(uname -r) /run/root /bin/sh
+says "you may not open /dev/vfio/"
+says "the mediated device $first: make it as the user who runs the machine"
+says "$first is named twice: name it once"
+pkill -f "pontoon serve"
+wait
+$PONTOON mdev rm $first || fail "it is removed"
+unchanged "through sudo"
 
 echo $alone > /sys/bus/pci/drivers/slices/unbind
 echo > $pci/$alone/driver_override

@@ -146,6 +146,7 @@ mod tests {
         assert_eq!(amount("5 MiB"), Some(5 << 20));
         assert_eq!(amount("7"), Some(7));
         assert_eq!(amount("x"), None);
+        #[cfg(target_os = "linux")]
         assert_eq!(kilobytes("Rss: 1 kB\nPss:      20 kB\n", "Pss:"), Some(20 << 10));
     }
 }

@@ -7,6 +7,7 @@
 #include <linux/mdev.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/version.h>
 #include <linux/vfio.h>
 
 #define UNITS 4
@@ -33,6 +34,7 @@ struct slice {
 
 static struct kind small = { .type = { .sysfs_name = "small", .pretty_name = "One unit" }, .units = 1 };
 static struct kind large = { .type = { .sysfs_name = "large", .pretty_name = "Two units" }, .units = 2 };
+static atomic_t taken = ATOMIC_INIT(0);
 static struct mdev_type *kinds[] = { &small.type, &large.type };
 
 static struct card *card_of(struct mdev_type *type)
@@ -52,15 +54,17 @@ static int slice_init(struct vfio_device *vdev)
 	struct card *card = card_of(mdev->type);
 	int units = units_of(mdev->type);
 
-	if (atomic_sub_return(units, &card->left) < 0) {
-		atomic_add(units, &card->left);
-		return -ENOSPC;
-	}
+	int left = atomic_read(&card->left);
+
 	slice->memory = kzalloc(MEMORY_BYTES, GFP_KERNEL);
-	if (!slice->memory) {
-		atomic_add(units, &card->left);
+	if (!slice->memory)
 		return -ENOMEM;
-	}
+	do {
+		if (left < units) {
+			kfree(slice->memory);
+			return -ENOSPC;
+		}
+	} while (!atomic_try_cmpxchg(&card->left, &left, left - units));
 	slice->mdev = mdev;
 	*(__le16 *)&slice->config[PCI_VENDOR_ID] = cpu_to_le16(0x1234);
 	*(__le16 *)&slice->config[PCI_DEVICE_ID] = cpu_to_le16(0x51ce);
@@ -75,6 +79,9 @@ static void slice_release(struct vfio_device *vdev)
 
 	atomic_add(units_of(slice->mdev->type), &card_of(slice->mdev->type)->left);
 	kfree(slice->memory);
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+	vfio_free_device(vdev);
+#endif
 }
 
 /* The bytes that a read or a write of `count` bytes at `at` means, at most to the end of its region; NULL if there are none. */
@@ -110,7 +117,7 @@ static ssize_t slice_write(struct vfio_device *vdev, const char __user *from, si
 	if (!bytes)
 		return -EINVAL;
 	/* Of the configuration only the command register can be changed. */
-	if (*at >> REGION_SHIFT == VFIO_PCI_BAR0_REGION_INDEX || bytes == &slice->config[PCI_COMMAND]) {
+	if (*at >> REGION_SHIFT == VFIO_PCI_BAR0_REGION_INDEX || (bytes == &slice->config[PCI_COMMAND] && count <= 2)) {
 		if (copy_from_user(bytes, from, count))
 			return -EFAULT;
 	}
@@ -217,8 +224,12 @@ static struct mdev_driver slice_driver = {
 
 static int card_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	struct card *card = devm_kzalloc(&pdev->dev, sizeof(*card), GFP_KERNEL);
+	struct card *card;
 
+	/* The types can be registered once, for one card. */
+	if (atomic_cmpxchg(&taken, 0, 1))
+		return -EBUSY;
+	card = devm_kzalloc(&pdev->dev, sizeof(*card), GFP_KERNEL);
 	if (!card)
 		return -ENOMEM;
 	atomic_set(&card->left, UNITS);
