@@ -2,7 +2,6 @@
 //! lifetimes, for Apple's target. Nothing is linked, and nothing runs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::{
     debian,

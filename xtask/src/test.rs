@@ -21,8 +21,8 @@ pub fn run(project: &Project, full: bool) -> anyhow::Result<()> {
     build(project, &mut stages)?;
     env.extend(models(project, &mut stages)?);
     tests(project, &mut stages, &env)?;
+    mac::check(project, &mut stages, &project.python().join("bin/python"))?;
     if full {
-        mac::check(project, &mut stages, &project.python().join("bin/python"))?;
         suites::run(project, &mut stages, &env)?;
     }
     stages.finish(if full { "test --full" } else { "test" });
