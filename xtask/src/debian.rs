@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What all scripts begin with: they make the folder `$1`, whole or not at all.
-const FOLDER: &str = r#"set -e
+pub const FOLDER: &str = r#"set -e
 test ! -d "$1" || exit 0
 rm -rf "$1.new"
 mkdir -p "$1.new"
@@ -55,7 +55,7 @@ fn has_debian(only: &[&str]) -> bool {
 }
 
 /// Machines that are emulated in tests are of this kind.
-const X86: &[&str] = &["x86_64"];
+pub const X86: &[&str] = &["x86_64"];
 
 /// A script's command, with the folder that it makes.
 fn script(parts: &[&str], folder: &Path) -> Command {
@@ -64,54 +64,47 @@ fn script(parts: &[&str], folder: &Path) -> Command {
     command
 }
 
-/// A folder that a script makes; nothing where Debian has none for this machine.
-fn must(
-    stages: &mut Stages,
-    only: &[&str],
-    title: &str,
-    folder: PathBuf,
-    parts: &[&str],
-    argument: Option<&Path>,
-) -> anyhow::Result<Option<PathBuf>> {
-    if !has_debian(only) {
-        stages.skip(title, &format!("it is Debian's{}", if only.is_empty() { "" } else { ", for x86-64" }));
-        return Ok(None);
+/// A folder that a script makes, of what it fetches.
+pub struct Folder<'a> {
+    /// The processors for which there is one; all where none is named.
+    pub only: &'a [&'a str],
+    /// What the stage is called.
+    pub title: &'a str,
+    /// Where it comes to be.
+    pub path: PathBuf,
+    /// The script.
+    pub parts: &'a [&'a str],
+    /// What it is told beside that.
+    pub argument: Option<&'a Path>,
+}
+
+impl Folder<'_> {
+    /// Makes it; nothing where Debian has none for this machine.
+    pub fn must(self, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
+        if !has_debian(self.only) {
+            let processors = if self.only.is_empty() { "" } else { ", for x86-64" };
+            stages.skip(self.title, &format!("it is Debian's{processors}"));
+            return Ok(None);
+        }
+        stages.run(self.title, Output::Logged, script(self.parts, &self.path).args(self.argument))?;
+        Ok(Some(self.path))
     }
-    stages.run(title, Output::Logged, script(parts, &folder).args(argument))?;
-    Ok(Some(folder))
-}
 
-/// The same; nothing, visibly, where it cannot be had either: the tests with it are skipped then.
-fn may(
-    stages: &mut Stages,
-    only: &[&str],
-    title: &str,
-    folder: PathBuf,
-    parts: &[&str],
-    argument: Option<&Path>,
-) -> Option<PathBuf> {
-    must(stages, only, title, folder, parts, argument).unwrap_or_else(|error| {
-        println!("   SKIPPED: {error:#}");
-        None
-    })
-}
-
-/// A folder of packages that a script unpacks, which is told `argument` too; nothing, visibly, where they are not to be had.
-pub fn unpacked(
-    stages: &mut Stages,
-    title: &str,
-    folder: PathBuf,
-    packages: &str,
-    argument: Option<&Path>,
-) -> Option<PathBuf> {
-    may(stages, X86, title, folder, &[FOLDER, packages], argument)
+    /// The same; nothing, visibly, where it cannot be had either: the tests with it are skipped then.
+    pub fn may(self, stages: &mut Stages) -> Option<PathBuf> {
+        self.must(stages).unwrap_or_else(|error| {
+            println!("   SKIPPED: {error:#}");
+            None
+        })
+    }
 }
 
 /// A kernel for virtual machines; nothing where Debian's is none for this processor.
 pub fn kernel(project: &Project, stages: &mut Stages) -> anyhow::Result<Option<PathBuf>> {
     const CLOUD: &str = "kernel linux-image-cloud-amd64\nmv \"$1.new\" \"$1\"\n";
     let title = "a kernel for virtual machines, from Debian (27 MB, the first time)";
-    must(stages, X86, title, project.kernel(), &[FOLDER, LATEST, CLOUD], None)
+    Folder { only: X86, title, path: project.kernel(), parts: &[FOLDER, LATEST, CLOUD], argument: None }
+        .must(stages)
 }
 
 /// Debian's whole kernel, as the machine of `pontoon_testbed::Machine` wants it, for an emulated machine with real
@@ -127,7 +120,8 @@ test "$(head -c 4 vmlinux | tail -c 3)" = ELF
 mv "$1.new" "$1"
 "#;
     let title = "a kernel with all drivers, for an emulated host, from Debian (71 MB, the first time)";
-    must(stages, X86, title, project.whole_kernel(), &[FOLDER, LATEST, WHOLE], None)
+    Folder { only: X86, title, path: project.whole_kernel(), parts: &[FOLDER, LATEST, WHOLE], argument: None }
+        .must(stages)
 }
 
 /// Fetches the headers of the kernel in the folder `$2`. They expect each other at places of their own.
@@ -164,10 +158,14 @@ pub fn slices(project: &Project, stages: &mut Stages, kernel: Option<&Path>) -> 
         stages.skip(title, "there is no such kernel");
         return Ok(());
     };
-    let headers = project.headers();
-    let Some(headers) = may(stages, X86, title, headers, &[FOLDER, HEADERS], Some(kernel)) else {
-        return Ok(());
+    let headers = Folder {
+        only: X86,
+        title,
+        path: project.headers(),
+        parts: &[FOLDER, HEADERS],
+        argument: Some(kernel),
     };
+    let Some(headers) = headers.may(stages) else { return Ok(()) };
     let mut build = script(&[SLICES], &headers);
     build.arg(kernel).current_dir(project.root.join("crates/cli/tests/passthrough/slices"));
     stages.run("a driver with mediated devices, for that kernel", Output::Logged, &mut build)
@@ -181,7 +179,8 @@ usr/bin/qemu-system-x86_64 -L usr/share/qemu -L usr/share/seabios -device igb,he
 mv "$1.new" "$1"
 "#;
     let title = "a newer QEMU, from Debian's backports (13 MB, the first time)";
-    may(stages, X86, title, project.qemu(), &[FOLDER, SUITE, QEMU], None)
+    Folder { only: X86, title, path: project.qemu(), parts: &[FOLDER, SUITE, QEMU], argument: None }
+        .may(stages)
 }
 
 /// Docker's engine and Compose, and a vsock for emulated machines, in the folders that they have in a Debian.
@@ -195,5 +194,6 @@ usr/sbin/dockerd --version
 mv "$1.new" "$1"
 "#;
     let title = "Docker and vhost-device-vsock, from Debian's testing (74 MB, the first time)";
-    may(stages, &[], title, project.testing(), &[FOLDER, SUITE, TESTING], None)
+    Folder { only: &[], title, path: project.testing(), parts: &[FOLDER, SUITE, TESTING], argument: None }
+        .may(stages)
 }

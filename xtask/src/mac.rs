@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    debian,
+    debian::{self, Folder},
     project::Project,
     stages::{Output, Stages},
 };
@@ -44,9 +44,14 @@ mv "$1.new" "$1"
 /// Checks the whole workspace; not, visibly, where the tools are not to be had.
 pub fn check(project: &Project, stages: &mut Stages, python: &Path) -> anyhow::Result<()> {
     let title = "a compiler for a Mac's types, from Debian and PyPI (250 MB, the first time)";
-    let Some(tools) = debian::unpacked(stages, title, project.mac(), TOOLS, Some(python)) else {
-        return Ok(());
+    let folder = Folder {
+        only: debian::X86,
+        title,
+        path: project.mac(),
+        parts: &[debian::FOLDER, TOOLS],
+        argument: Some(python),
     };
+    let Some(tools) = folder.may(stages) else { return Ok(()) };
     let path = |name: &str| tools.join(name);
     let libraries: Vec<PathBuf> = vec![path("usr/lib/x86_64-linux-gnu"), path("usr/lib")];
     let mut cargo = project.cargo(&["check", "--workspace", "--target", TARGET]);
