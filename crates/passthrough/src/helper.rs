@@ -203,11 +203,23 @@ fn hold(host: &mut Host<'_>, pid: u32, memory_mib: u32) -> Result<(Owner, Option
         return Ok((owner, None));
     }
     let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
+    if let Some(all) = memory_mib_of(host.root).filter(|all| u64::from(memory_mib) > *all) {
+        return Err(format!(
+            "a machine with {memory_mib} MiB of memory is larger than this host, which has {all} MiB: give it less"
+        ));
+    }
     // All of the machine's memory is locked, and its monitor inherits the limit.
     let bytes = locked_bytes(memory_mib);
     lock_at_least(process, bytes)
         .map_err(|errno| format!("the limit of locked memory of process {pid}: {errno}"))?;
     Ok((owner, Some(user)))
+}
+
+/// The host's memory, in MiB.
+fn memory_mib_of(root: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes >> 10)
 }
 
 /// Bytes that a machine with so much memory has to lock.

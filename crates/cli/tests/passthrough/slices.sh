@@ -116,6 +116,8 @@ order='{"order":"hold","devices":[],"force":false,"pid":PID,"memory_mib":256}'
 said=$(as_nobody bash -c 'ulimit -l 64; echo "${0/PID/$$}" | sudo /run/bin/pontoon worker passthrough; ulimit -l' "$order" 2>&1)
 echo "$said"
 says "1310720"
+said=$(as_nobody bash -c 'echo "${0/PID/$$}" | sudo /run/bin/pontoon worker passthrough' "${order/256/4000000000}" 2>&1)
+says "a machine with 4000000000 MiB of memory is larger than this host"
 try as_nobody /run/bin/pontoon vfio status
 [[ $said != *"pontoon vm run"* ]] || fail "nothing is held"
 try as_nobody /run/bin/pontoon mdev rm $first
