@@ -42,15 +42,22 @@ impl Log {
 
     /// Adds a line, shortened if it is too long.
     pub fn push(&self, text: &str) {
-        let text: String = text.chars().filter(|c| !c.is_control() || *c == '\t').take(MAX_LINE).collect();
+        let text = text.trim_end_matches(['\n', '\r']);
+        let plain = text.len() <= MAX_LINE && text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+        let text = match plain {
+            true => text.to_owned(),
+            false => text.chars().filter(|c| !c.is_control() || *c == '\t').take(MAX_LINE).collect(),
+        };
         let line = LogLine { at: SystemTime::now(), text };
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         while lines.len() >= self.most {
             lines.pop_front();
         }
-        lines.push_back(line.clone());
-        // Nobody may be listening.
-        let _ = self.news.send(line);
+        if self.news.receiver_count() > 0 {
+            // The last listener may go in this moment.
+            let _ = self.news.send(line.clone());
+        }
+        lines.push_back(line);
     }
 
     /// The last `count` lines.

@@ -136,7 +136,10 @@ fn copy(output: Box<dyn Read + Send>, log: &Log) {
         line.clear();
         match (&mut reader).take(PIECE).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
-            Ok(_) => log.push(&String::from_utf8_lossy(&line)),
+            Ok(_) => match std::str::from_utf8(&line) {
+                Ok(text) => log.push(text),
+                Err(_) => log.push(&String::from_utf8_lossy(&line)),
+            },
         }
     }
 }
