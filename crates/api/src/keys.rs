@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::config::Key;
+use crate::reply::names;
 
 /// The keys of the configuration, as their SHA-256, so that comparing takes the same time for all.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ fn key(headers: &HeaderMap) -> Option<&[u8]> {
             _ => Some(value),
         };
     }
-    headers.get("x-api-key").map(|value| value.as_bytes())
+    headers.get(&names::API_KEY).map(|value| value.as_bytes())
 }
 
 #[cfg(test)]

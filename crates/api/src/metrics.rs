@@ -1,8 +1,8 @@
 //! Counters and histograms in Prometheus' text format (OpenMetrics).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pontoon_engines::Runner;
@@ -14,11 +14,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::dialect::Usage;
-use crate::recorder::Record;
+use crate::dialect::{Endpoint, Usage};
 
 /// Callers with rows of their own; later ones are counted together, as `other`.
 const MAX_CALLERS: usize = 256;
+
+/// Requests whose rows are remembered: callers times models times paths, all that are in use.
+const MAX_KNOWN: usize = 4096;
 
 /// `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -78,18 +80,37 @@ pub struct Metrics {
     engines: Family<EventLabels, Counter>,
     waiting: Gauge,
     callers: Mutex<HashSet<String>>,
+    known: Mutex<HashMap<Key, Arc<Rows>>>,
 }
 
-/// A request's part, with its labels looked up.
-#[derive(Debug, Clone)]
-pub struct OfModel {
+/// The rows that a request counts in, looked up once.
+#[derive(Debug)]
+pub struct Rows {
     /// Time between tokens.
     pub between: Histogram,
     first: Histogram,
     queue: Histogram,
+    seconds: Histogram,
+    ok: Counter,
+    prompt: Counter,
+    cached: Counter,
+    completion: Counter,
 }
 
-impl OfModel {
+/// What says which rows those are.
+#[derive(Debug, Clone, Hash, PartialEq, Eq)]
+pub struct Key {
+    /// Where the request came in.
+    pub endpoint: Endpoint,
+    /// Whom it counts for.
+    pub caller: Arc<str>,
+    /// The policy that is about it.
+    pub policy: Arc<str>,
+    /// The model's name in the store, never a caller's word.
+    pub model: Arc<str>,
+}
+
+impl Rows {
     /// The wait for a turn, loading included.
     pub fn queued(&self, wait: Duration) {
         self.queue.observe(wait.as_secs_f64());
@@ -98,6 +119,19 @@ impl OfModel {
     /// The first token came, this long after the request.
     pub fn first(&self, after: Duration) {
         self.first.observe(after.as_secs_f64());
+    }
+
+    /// The request has had its answer.
+    pub fn answered(&self) {
+        self.ok.inc();
+    }
+
+    /// The request is over, and took so long and so many tokens.
+    pub fn took(&self, time: Duration, usage: Usage) {
+        self.seconds.observe(time.as_secs_f64());
+        self.prompt.inc_by(usage.prompt_tokens.saturating_sub(usage.cached_tokens));
+        self.cached.inc_by(usage.cached_tokens);
+        self.completion.inc_by(usage.completion_tokens);
     }
 }
 
@@ -126,6 +160,7 @@ impl Default for Metrics {
             engines: Family::default(),
             waiting: Gauge::default(),
             callers: Mutex::default(),
+            known: Mutex::default(),
         };
         new.register();
         new
@@ -159,43 +194,55 @@ impl Metrics {
         all.register_with_unit("engine_memory", "Memory of loaded models", Unit::Bytes, self.memory.clone());
     }
 
-    /// The part of one model's requests.
-    pub fn of_model(&self, model: &str) -> OfModel {
-        let labels = ModelLabels { model: model.to_owned() };
-        OfModel {
-            between: self.between.get_or_create(&labels).clone(),
-            first: self.first.get_or_create(&labels).clone(),
-            queue: self.queue.get_or_create(&labels).clone(),
+    /// The rows of requests like this one.
+    pub fn rows(&self, key: Key) -> Arc<Rows> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rows) = known.get(&key) {
+            return rows.clone();
         }
+        let (caller, policy, model) = self.labels(&key);
+        let of_model = ModelLabels { model: model.clone() };
+        let tokens = |kind: &str| {
+            let (caller, policy, model) = (caller.clone(), policy.clone(), model.clone());
+            self.tokens.get_or_create(&TokenLabels { caller, policy, model, kind: kind.into() }).clone()
+        };
+        let rows = Arc::new(Rows {
+            between: self.between.get_or_create(&of_model).clone(),
+            first: self.first.get_or_create(&of_model).clone(),
+            queue: self.queue.get_or_create(&of_model).clone(),
+            seconds: self.seconds.get_or_create(&of_model).clone(),
+            ok: self.requests(&key, "ok"),
+            prompt: tokens("prompt"),
+            cached: tokens("cached"),
+            completion: tokens("completion"),
+        });
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(key, rows.clone());
+        rows
     }
 
-    /// A request ended, as its record says. The model in it is a name from the store, never a caller's word.
-    pub fn ended(&self, endpoint: &str, record: &Record, outcome: &str, usage: Usage, took: Duration) {
-        let (caller, policy) = (self.bounded(&label(&record.caller)), label(&record.policy));
-        let model = record.model.as_str();
-        let labels = RequestLabels {
-            endpoint: endpoint.into(),
-            caller: caller.clone(),
-            policy: policy.clone(),
-            model: model.into(),
-            outcome: outcome.into(),
-        };
-        self.requests.get_or_create(&labels).inc();
-        self.seconds.get_or_create(&ModelLabels { model: model.into() }).observe(took.as_secs_f64());
-        let kinds = [
-            ("prompt", usage.prompt_tokens.saturating_sub(usage.cached_tokens)),
-            ("cached", usage.cached_tokens),
-            ("completion", usage.completion_tokens),
-        ];
-        for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| *tokens > 0) {
-            let labels = TokenLabels {
-                caller: caller.clone(),
-                policy: policy.clone(),
-                model: model.into(),
-                kind: kind.into(),
-            };
-            self.tokens.get_or_create(&labels).inc_by(tokens);
-        }
+    /// A request ended without its answer: it failed, or its caller went.
+    pub fn unanswered(&self, key: &Key, outcome: &str) {
+        self.requests(key, outcome).inc();
+    }
+
+    /// A request ended without a turn.
+    pub fn turned_away(&self, key: &Key, time: Duration) {
+        let of_model = ModelLabels { model: key.model.to_string() };
+        self.seconds.get_or_create(&of_model).observe(time.as_secs_f64());
+    }
+
+    fn requests(&self, key: &Key, outcome: &str) -> Counter {
+        let (caller, policy, model) = self.labels(key);
+        let (endpoint, outcome) = (format!("{:?}", key.endpoint), outcome.to_owned());
+        let labels = RequestLabels { endpoint, caller, policy, model, outcome };
+        self.requests.get_or_create(&labels).clone()
+    }
+
+    fn labels(&self, key: &Key) -> (String, String, String) {
+        (self.bounded(&label(&key.caller)), label(&key.policy), key.model.to_string())
     }
 
     fn bounded(&self, caller: &str) -> String {
@@ -267,22 +314,27 @@ mod tests {
             ..Usage::default()
         };
         for caller in 0..=MAX_CALLERS {
-            let record = Record {
-                caller: format!("container:{caller}"),
+            let key = Key {
+                endpoint: Endpoint::ChatCompletions,
+                caller: format!("container:{caller}").into(),
                 policy: "batch".into(),
                 model: "ai/m".into(),
-                ..Record::default()
             };
-            metrics.ended("chat", &record, "ok", usage, Duration::from_millis(5));
+            for _ in 0..2 {
+                let rows = metrics.rows(key.clone());
+                rows.answered();
+                rows.took(Duration::from_millis(5), usage);
+            }
+            metrics.unanswered(&key, "failed");
         }
         let mut text = String::new();
         encode(&mut text, &metrics.registry).unwrap();
         assert!(
-            text.contains("pontoon_tokens_total{caller=\"container:7\",policy=\"batch\",model=\"ai/m\",kind=\"prompt\"} 6"),
+            text.contains("pontoon_tokens_total{caller=\"container:7\",policy=\"batch\",model=\"ai/m\",kind=\"prompt\"} 12"),
             "{text}"
         );
         assert!(text.contains("caller=\"other\""));
         assert!(!text.contains(&format!("container:{MAX_CALLERS}\"")));
-        assert!(text.contains("pontoon_request_seconds_count{model=\"ai/m\"} 257"), "{text}");
+        assert!(text.contains("pontoon_request_seconds_count{model=\"ai/m\"} 514"), "{text}");
     }
 }

@@ -18,9 +18,9 @@ pub struct Record {
     /// Name of the request, as in the header `x-request-id`.
     pub id: String,
     /// Model.
-    pub model: String,
+    pub model: Arc<str>,
     /// HTTP method.
-    pub method: String,
+    pub method: &'static str,
     /// Path.
     pub url: String,
     /// Body of the request; empty unless bodies are kept.
@@ -39,10 +39,10 @@ pub struct Record {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub user_agent: String,
     /// Whom it counts for.
-    pub caller: String,
+    pub caller: Arc<str>,
     /// The policy that is about it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub policy: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub policy: Arc<str>,
     /// `ok`, `failed` or `cancelled`.
     pub outcome: &'static str,
     /// Milliseconds in the queue, loading included.
@@ -68,7 +68,7 @@ pub struct OfModel {
     /// How many.
     pub count: usize,
     /// Model.
-    pub model: String,
+    pub model: Arc<str>,
     /// Nothing: settings are shown elsewhere.
     pub config: serde_json::Map<String, serde_json::Value>,
     /// Oldest first.
@@ -84,7 +84,7 @@ fn each<S: serde::Serializer>(records: &[Arc<Record>], to: S) -> Result<S::Ok, S
 #[derive(Debug)]
 pub struct Recorder {
     config: Requests,
-    models: Mutex<HashMap<String, VecDeque<Arc<Record>>>>,
+    models: Mutex<HashMap<Arc<str>, VecDeque<Arc<Record>>>>,
     listeners: broadcast::Sender<Arc<Record>>,
 }
 
@@ -100,8 +100,8 @@ pub struct Filter {
 impl Filter {
     /// Whether a record passes.
     pub fn passes(&self, record: &Record) -> bool {
-        self.caller.as_ref().is_none_or(|caller| record.caller == **caller)
-            && self.model.as_ref().is_none_or(|model| record.model == *model)
+        self.caller.as_ref().is_none_or(|caller| record.caller == *caller)
+            && self.model.as_ref().is_none_or(|model| *record.model == **model)
     }
 }
 
@@ -153,7 +153,7 @@ impl Recorder {
     /// Those that pass, by model.
     pub fn list(&self, filter: &Filter) -> Vec<OfModel> {
         let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_model = |(model, records): (&String, &VecDeque<Arc<Record>>)| {
+        let of_model = |(model, records): (&Arc<str>, &VecDeque<Arc<Record>>)| {
             let records: Vec<_> = records.iter().filter(|record| filter.passes(record)).cloned().collect();
             let (count, model) = (records.len(), model.clone());
             (count > 0).then(|| OfModel { count, model, config: serde_json::Map::new(), records })

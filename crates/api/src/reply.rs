@@ -8,6 +8,26 @@ use serde::Serialize;
 use crate::body::AnswerBody;
 use crate::dialect::{Dialect, DialectError, ErrorKind};
 
+/// Names of headers that are not HTTP's own.
+pub mod names {
+    use hyper::header::HeaderName;
+
+    /// OpenAI's clients read this name of a request.
+    pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+    /// Anthropic's clients read this one.
+    pub static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+    /// Requests that waited for the model when this one came.
+    pub static QUEUE_POSITION: HeaderName = HeaderName::from_static("x-pontoon-queue-position");
+    /// For whom an operator's program asks.
+    pub static ON_BEHALF: HeaderName = HeaderName::from_static("x-pontoon-caller");
+    /// Docker's CLI only wants the model loaded.
+    pub static PRELOAD: HeaderName = HeaderName::from_static("x-preload-only");
+    /// Anthropic's clients send their keys in this.
+    pub static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+    /// Browsers say in this who wants a request.
+    pub static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+}
+
 /// An answer, or an error that is told in the caller's dialect.
 pub type Answer = Result<Response<AnswerBody>, DialectError>;
 

@@ -12,6 +12,7 @@ pub mod engine;
 mod error;
 mod files;
 pub mod footprint;
+pub mod http;
 pub mod instance;
 pub mod launcher;
 pub mod memory;
@@ -23,6 +24,6 @@ pub use error::Error;
 pub use memory::Memory;
 pub use runner::{
     AcquireError, Caller, Change, Counters, Df, Lease, Mode, Notice, Options, Refusal, Request, Runner,
-    Running, Shown, Usage, Waiting, Which,
+    Running, Serving, Shown, Usage, Waiting, Which,
 };
 pub use settings::{KeepAlive, Settings};

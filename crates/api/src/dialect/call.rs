@@ -23,7 +23,7 @@ pub enum Dialect {
 }
 
 /// The operations that need an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `POST …/v1/chat/completions`
     ChatCompletions,

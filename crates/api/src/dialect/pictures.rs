@@ -2,10 +2,12 @@
 //! kilobytes can hold gigabytes.
 
 use std::io::Read;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use super::error::{DialectError, ErrorKind};
@@ -18,20 +20,14 @@ const PNG_BYTES: u64 = 9;
 
 /// What leads engines to a picture, which need not be a `data:` URL: any text in base64 will do, and one that is said to
 /// be sound may be a picture all the same. Escapes may hide the word.
-const LEADS: &[&str] = &[
-    "base64",
-    "\\u",
-    "\"images\"",
-    "image_url",
-    "input_audio",
-    "input_video",
-    "video_url",
-    "multimodal_data",
-];
+static LEADS: LazyLock<[Finder<'static>; 8]> = LazyLock::new(|| {
+    ["base64", "\\u", "\"images\"", "image_url", "input_audio", "input_video", "video_url", "multimodal_data"]
+        .map(Finder::new)
+});
 
 /// Whether there may be pictures in a request of any dialect.
 pub fn possible(request: &[u8]) -> bool {
-    LEADS.iter().any(|word| memchr::memmem::find(request, word.as_bytes()).is_some())
+    LEADS.iter().any(|word| word.find(request).is_some())
 }
 
 /// Holds the pictures in `body`, JSON for an engine, against the limit. What is no picture is left to the engine to

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pontoon_engines::{Lease, Usage as EngineUsage};
 
 use crate::dialect::{Endpoint, Usage};
-use crate::metrics::OfModel;
+use crate::metrics::{Key, Rows};
 use crate::rates::Turn;
 use crate::recorder::Record;
 use crate::server::Shared;
@@ -23,7 +23,7 @@ pub struct Account {
     /// Tokens that the request was expected to take, and those of its prompt, once an engine has it.
     cost: u64,
     prompt: u64,
-    of_model: Option<OfModel>,
+    rows: Option<Arc<Rows>>,
     /// Tokens seen so far, and when the last came.
     seen: u64,
     last: Instant,
@@ -71,7 +71,7 @@ impl Account {
             lease: None,
             cost: 0,
             prompt: 0,
-            of_model: None,
+            rows: None,
             seen: 0,
             last: started,
             answer: Vec::new(),
@@ -87,10 +87,10 @@ impl Account {
     /// A turn on an engine was given, for about so many tokens in all and in the prompt.
     pub fn granted(&mut self, lease: Lease, cost: u32, prompt: u32) -> &Lease {
         (self.cost, self.prompt) = (cost.into(), prompt.into());
-        let of_model = self.shared.metrics.of_model(&lease.model);
-        of_model.queued(lease.wait);
-        self.of_model = Some(of_model);
-        self.record.model.clone_from(&lease.model);
+        self.record.model = lease.at.model.clone();
+        let rows = self.shared.metrics.rows(self.key());
+        rows.queued(lease.wait);
+        self.rows = Some(rows);
         self.record.queue_ms = millis(lease.wait);
         self.record.load_ms = millis(lease.load);
         self.lease.insert(lease)
@@ -104,7 +104,13 @@ impl Account {
 
     /// Name of the model's record; the store's name once there is a turn.
     pub fn known_model(&mut self, name: &str) {
-        name.clone_into(&mut self.record.model);
+        self.record.model = name.into();
+    }
+
+    fn key(&self) -> Key {
+        let Record { caller, policy, model, .. } = &self.record;
+        let (caller, policy, model) = (caller.clone(), policy.clone(), model.clone());
+        Key { endpoint: self.endpoint, caller, policy, model }
     }
 
     /// Time since the request's head was read.
@@ -118,14 +124,14 @@ impl Account {
             return;
         }
         let now = Instant::now();
-        if let Some(of_model) = &self.of_model {
+        if let Some(rows) = &self.rows {
             if self.seen == 0 {
                 let first = now.saturating_duration_since(self.started);
                 self.record.first_token_ms = Some(millis(first));
-                of_model.first(first);
+                rows.first(first);
             } else {
                 let gap = now.saturating_duration_since(self.last).as_secs_f64();
-                of_model.between.observe(gap / (total - self.seen) as f64);
+                rows.between.observe(gap / (total - self.seen) as f64);
             }
         }
         (self.seen, self.last) = (total, now);
@@ -139,8 +145,7 @@ impl Account {
 
     /// Keeps an answer for the Responses API.
     pub fn keep(&self, stored: crate::dialect::Stored) {
-        let caller: Arc<str> = self.record.caller.as_str().into();
-        self.shared.answers.keep(&caller, stored, Instant::now());
+        self.shared.answers.keep(&self.record.caller, stored, Instant::now());
     }
 
     /// Closes the account.
@@ -163,8 +168,14 @@ impl Account {
         self.turn.spend(prompt + answer);
         let metrics = &self.shared.metrics;
         metrics.running().dec();
-        let endpoint = format!("{:?}", self.endpoint);
-        metrics.ended(&endpoint, &self.record, outcome.word(), usage, took);
+        match (&self.rows, outcome) {
+            (Some(rows), Outcome::Ok) => rows.answered(),
+            _ => metrics.unanswered(&self.key(), outcome.word()),
+        }
+        match &self.rows {
+            Some(rows) => rows.took(took, usage),
+            None => metrics.turned_away(&self.key(), took),
+        }
         if self.record.model.is_empty() {
             return;
         }

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::{HeaderMap, Response, StatusCode};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Response, StatusCode};
 use pontoon_engines as engines;
+use pontoon_engines::http::Failure;
 use serde::Deserialize;
 
 use crate::body::AnswerBody;
 use crate::dialect::{self, Action, Call, DialectError, Endpoint, EngineRequest, ErrorKind, Meta, Usage};
 use crate::rates::Turn;
 use crate::recorder::Record;
-use crate::reply::{self, Answer};
+use crate::reply::{self, Answer, names};
 use crate::server::Ask;
 use account::{Account, Outcome};
 use engine::Carrier;
@@ -47,7 +48,7 @@ pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
         turn.weight = weight.unwrap_or(turn.weight);
         Ok(turn)
     };
-    if ask.headers.get("x-preload-only").is_some_and(|value| value == "true") {
+    if ask.headers.get(&names::PRELOAD).is_some_and(|value| value == "true") {
         return preload(ask, &body, admit()?).await;
     }
     let call = Arc::new(understand(ask, endpoint, &body).await?);
@@ -65,9 +66,9 @@ pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
             account.close(Outcome::Ok, 200, usage, None);
             reply
         }
-        Ok(Exchange::Stream(response, body, carrier, meta)) => {
+        Ok(Exchange::Stream(response, carrier, meta)) => {
             let silence = Duration::from_secs(shared.config.limits.engine_seconds);
-            let stream = Stream::new(body, carrier, call.translator(&meta), account, silence);
+            let stream = Stream::new(carrier, call.translator(&meta), account, silence);
             reply::with_body(response, AnswerBody::engine(stream))
         }
         Err(error) => {
@@ -130,7 +131,7 @@ async fn aside<T: Send + 'static>(
 
 enum Exchange {
     Whole(Response<AnswerBody>, Usage),
-    Stream(HeaderMap, Incoming, Carrier, Meta),
+    Stream(HeaderMap, Carrier, Meta),
 }
 
 /// Takes a turn and asks the engine. An engine that was dying when the turn was given is replaced once: the
@@ -143,7 +144,7 @@ async fn exchange(
 ) -> Result<Exchange, DialectError> {
     let silence = Duration::from_secs(ask.shared.config.limits.engine_seconds);
     let mut first = true;
-    let (sent, streams, meta, position) = loop {
+    let ((status, carrier), streams, meta, position) = loop {
         let lease = acquire(ask, call, Some(request), account).await?;
         let (meta, position) =
             (Meta { request_id: ask.id.clone(), started: ask.at, load: lease.load }, lease.position);
@@ -164,28 +165,26 @@ async fn exchange(
             Err(Posting::Refused(error)) => return Err(error),
         }
     };
-    let (answer, carrier) = sent;
     let mut headers = HeaderMap::new();
-    headers.insert("x-pontoon-queue-position", position.into());
-    let status = answer.status().as_u16();
+    headers.insert(&names::QUEUE_POSITION, position.into());
     if call.stream && streams && status == 200 {
-        headers.insert("content-type", reply::value(call.content_type()));
-        return Ok(Exchange::Stream(headers, answer.into_body(), carrier, meta));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(call.content_type()));
+        return Ok(Exchange::Stream(headers, carrier, meta));
     }
-    let body = whole(answer.into_body(), carrier, silence).await?;
+    let body = whole(carrier, silence).await?;
     let (call, elapsed) = (call.clone(), account.elapsed());
     let reply = aside(ask, body.len(), move || call.reply(&meta, elapsed, status, &body)).await?;
     account.answered(&reply.body);
     if let Some(stored) = reply.stored {
         account.keep(stored);
     }
-    headers.insert("content-type", reply::value(reply.content_type));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
     Ok(Exchange::Whole(reply::with_body(headers, AnswerBody::whole(reply.body)), reply.usage))
 }
 
 /// Why an engine did not begin to answer.
 enum Posting {
-    Broken(engine::Failure),
+    Broken(Failure),
     Silent,
     /// The model that was loaded cannot answer it.
     Refused(DialectError),
@@ -198,20 +197,19 @@ async fn post(
     mut request: &EngineRequest,
     lease: &engines::Lease,
     silence: Duration,
-) -> Result<((Response<Incoming>, Carrier), bool), Posting> {
+) -> Result<((u16, Carrier), bool), Posting> {
     loop {
-        let path = format!("{}{}", lease.base, request.path);
-        let body =
-            request.adapted_body(&lease.engine_model, &lease.adapters).map_err(Posting::Refused)?.into();
-        let sending = ask.shared.engines.post(&lease.socket, &path, body);
+        let at = &lease.at;
+        let body = request.adapted_body(&at.engine_model, &at.adapters).map_err(Posting::Refused)?;
+        let sending = ask.shared.engines.post(at, request.path, &body);
         let sent = tokio::time::timeout(silence, sending).await.map_err(|_| Posting::Silent)?;
         let sent = sent.map_err(|failure| {
-            ask.shared.engines.forget(&lease.socket);
+            ask.shared.engines.forget(at);
             Posting::Broken(failure)
         })?;
         match &request.fallback {
             // The carrier goes with the answer that nobody reads.
-            Some(fallback) if matches!(sent.0.status().as_u16(), 404 | 405 | 501) => request = fallback,
+            Some(fallback) if matches!(sent.0, 404 | 405 | 501) => request = fallback,
             _ => return Ok((sent, request.stream)),
         }
     }
@@ -239,10 +237,9 @@ async fn acquire<'a>(
 }
 
 fn wanted(ask: &Ask, call: &Call, cost: u32, weight: u32) -> engines::Request {
-    let settings = engines::Settings { context_size: call.context_size, ..Default::default() };
     engines::Request {
         model: call.model.clone(),
-        caller: engines::Caller { id: ask.caller.id.to_string(), weight },
+        caller: engines::Caller { id: ask.caller.id.clone(), weight },
         mode: match call.mode {
             dialect::Mode::Chat => engines::Mode::Chat,
             dialect::Mode::Embedding => engines::Mode::Embedding,
@@ -253,41 +250,31 @@ fn wanted(ask: &Ask, call: &Call, cost: u32, weight: u32) -> engines::Request {
             dialect::KeepAlive::Forever => engines::KeepAlive::Forever,
             dialect::KeepAlive::For(time) => engines::KeepAlive::For(time),
         }),
-        settings,
+        context_size: call.context_size,
     }
 }
 
 /// Reads an engine's whole answer.
-async fn whole(mut body: Incoming, mut carrier: Carrier, silence: Duration) -> Result<Bytes, DialectError> {
-    let mut first: Option<Bytes> = None;
-    let mut all: Vec<u8> = Vec::new();
+async fn whole(mut carrier: Carrier, silence: Duration) -> Result<Vec<u8>, DialectError> {
+    let mut all = Vec::new();
     loop {
-        let data = poll_fn(|context| carrier.poll_data(&mut body, context));
-        let data = tokio::time::timeout(silence, data).await.map_err(|_| silent(silence))?;
-        let Some(data) = data else { break };
-        let data = data.map_err(|error| {
-            DialectError::new(
-                ErrorKind::EngineFailed,
-                format!("the engine broke off in the middle of its answer: {error}"),
-            )
-        })?;
-        if all.len() + data.len() > MAX_ANSWER {
+        let piece = poll_fn(|context| carrier.poll_into(&mut all, context));
+        let piece = tokio::time::timeout(silence, piece).await.map_err(|_| silent(silence))?;
+        let broken = |failure: Failure| {
+            let message = format!("in the middle of its answer, {failure}");
+            DialectError::new(ErrorKind::EngineFailed, message)
+        };
+        if piece.map_err(broken)?.is_none() {
+            break;
+        }
+        if all.len() > MAX_ANSWER {
             let message =
                 format!("the engine's answer is longer than {MAX_ANSWER} bytes; ask for less at once");
             return Err(DialectError::new(ErrorKind::EngineFailed, message));
         }
-        match (&first, all.is_empty()) {
-            (None, true) => first = Some(data),
-            _ => {
-                if let Some(first) = first.take() {
-                    all.extend_from_slice(&first);
-                }
-                all.extend_from_slice(&data);
-            }
-        }
     }
     carrier.finish();
-    Ok(first.unwrap_or_else(|| all.into()))
+    Ok(all)
 }
 
 fn silent(limit: Duration) -> DialectError {
@@ -302,7 +289,7 @@ async fn load(ask: &Ask, call: &Call, account: &mut Account) -> Result<Exchange,
     };
     let meta = Meta { request_id: ask.id.clone(), started: ask.at, load };
     let mut answer = immediate(call.immediate(&meta, account.elapsed()));
-    answer.headers_mut().insert("x-pontoon-queue-position", position.into());
+    answer.headers_mut().insert(&names::QUEUE_POSITION, position.into());
     Ok(Exchange::Whole(answer, Usage::default()))
 }
 
@@ -344,11 +331,11 @@ async fn preload(ask: &Ask, body: &Bytes, turn: Turn) -> Answer {
     permitted(ask, &model).await?;
     let request = engines::Request {
         model,
-        caller: engines::Caller { id: ask.caller.id.to_string(), weight: turn.weight },
+        caller: engines::Caller { id: ask.caller.id.clone(), weight: turn.weight },
         mode: engines::Mode::Chat,
         cost: 1,
         keep_alive: None,
-        settings: Default::default(),
+        context_size: None,
     };
     let lease = ask.shared.runner.acquire(request).await.map_err(refusal)?;
     lease.finish(engines::Usage::default());
@@ -376,17 +363,17 @@ pub fn refusal(refused: engines::AcquireError) -> DialectError {
 }
 
 fn record(ask: &Ask, body: &[u8]) -> Record {
-    let agent = ask.headers.get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let agent = ask.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Record {
         id: ask.id.clone(),
-        method: "POST".into(),
+        method: "POST",
         url: ask.path.clone(),
         request: ask.shared.recorder.body(body),
         timestamp: now.as_secs(),
         user_agent: agent.chars().take(200).collect(),
-        caller: ask.caller.id.to_string(),
-        policy: ask.caller.policy.as_ref().map(|policy| policy.name.clone()).unwrap_or_default(),
+        caller: ask.caller.id.clone(),
+        policy: ask.caller.policy.as_ref().map(|policy| policy.name.as_str().into()).unwrap_or_default(),
         ..Record::default()
     }
 }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::account::{Account, Outcome};
@@ -17,7 +16,7 @@ use crate::dialect::{DialectError, End, ErrorKind, StreamTranslator};
 /// A streamed answer.
 pub struct Stream {
     /// `None` once it is over.
-    source: Option<(Incoming, Carrier)>,
+    source: Option<Carrier>,
     translator: StreamTranslator,
     account: Account,
     out: Vec<u8>,
@@ -28,24 +27,22 @@ pub struct Stream {
 
 impl Stream {
     /// Puts one together.
-    pub fn new(
-        body: Incoming,
-        carrier: Carrier,
-        translator: StreamTranslator,
-        account: Account,
-        silence: Duration,
-    ) -> Self {
+    pub fn new(carrier: Carrier, translator: StreamTranslator, account: Account, silence: Duration) -> Self {
         let timer = Box::pin(tokio::time::sleep(silence));
         let (out, heard) = (Vec::new(), Instant::now());
-        Self { source: Some((body, carrier)), translator, account, out, silence, heard, timer }
+        Self { source: Some(carrier), translator, account, out, silence, heard, timer }
     }
 
     /// The next bytes for the caller.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
-            let Some((body, carrier)) = &mut self.source else { return Poll::Ready(None) };
-            match carrier.poll_data(body, context) {
-                Poll::Ready(Some(Ok(data))) => self.take(&data),
+            let Some(carrier) = &mut self.source else { return Poll::Ready(None) };
+            match carrier.poll_data(context) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.heard = Instant::now();
+                    self.translator.push(self.account.elapsed(), data, &mut self.out);
+                    self.pushed();
+                }
                 Poll::Ready(Some(Err(error))) => {
                     log::info!("an engine broke off in the middle of an answer: {error}");
                     let gone = "the engine broke off in the middle of this answer; try again";
@@ -70,9 +67,7 @@ impl Stream {
         }
     }
 
-    fn take(&mut self, data: &[u8]) {
-        self.heard = Instant::now();
-        self.translator.push(self.account.elapsed(), data, &mut self.out);
+    fn pushed(&mut self) {
         self.account.tokens(self.translator.tokens());
         if self.translator.ended() && self.translator.failed().is_some() {
             self.end(None, false);
@@ -96,11 +91,8 @@ impl Stream {
         let end = failure.as_ref().map_or(End::Complete, End::Failed);
         self.translator.finish(self.account.elapsed(), end, &mut self.out);
         self.account.tokens(self.translator.tokens());
-        if let Some((body, carrier)) = source {
-            drop(body);
-            if whole {
-                carrier.finish();
-            }
+        if let Some(carrier) = source.filter(|_| whole) {
+            carrier.finish();
         }
         if let Some(stored) = self.translator.take_stored() {
             self.account.keep(stored);

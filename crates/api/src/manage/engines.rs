@@ -1,6 +1,7 @@
 //! `/engines`: what Docker's CLI asks of engines, and sets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
@@ -165,7 +166,7 @@ async fn configure(ask: &Ask, wanted: Configure) -> Answer {
     resolve(&shared, &model).await?;
     let set = shared.runner.configure(&model, settings, Change::Merge).await;
     set.map_err(refusal)?;
-    let caller = ask.caller.id.to_string();
+    let caller = ask.caller.id.clone();
     // Compose configures what it is about to use: the model is loaded meanwhile.
     tokio::spawn(async move {
         if let Err(error) = preload(&shared, model.clone(), caller).await {
@@ -175,7 +176,7 @@ async fn configure(ask: &Ask, wanted: Configure) -> Answer {
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 
-async fn preload(shared: &Shared, model: String, caller: String) -> Result<(), String> {
+async fn preload(shared: &Shared, model: String, caller: Arc<str>) -> Result<(), String> {
     let (_, found) = cards::one(shared, &model).await.map_err(|error| error.message)?;
     let facts = super::blocking(&shared.store, move |store| store.facts(&found))
         .await
@@ -186,14 +187,8 @@ async fn preload(shared: &Shared, model: String, caller: String) -> Result<(), S
         _ => Mode::Chat,
     };
     let caller = pontoon_engines::Caller { id: caller, weight: 1 };
-    let request = pontoon_engines::Request {
-        model,
-        caller,
-        mode,
-        cost: 1,
-        keep_alive: None,
-        settings: Settings::default(),
-    };
+    let request =
+        pontoon_engines::Request { model, caller, mode, cost: 1, keep_alive: None, context_size: None };
     shared.runner.acquire(request).await.map(drop).map_err(|error| error.to_string())
 }
 

@@ -110,11 +110,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let (shared, peer, places, place) = (shared.clone(), peer.clone(), places.clone(), place.clone());
         async move {
             // Who is kept out by a policy is told so by the gate, and has places like everybody.
-            let tenant = peer
-                .facts(&shared.directory)
-                .await
-                .map_or_else(|| "gone".into(), |facts| facts.tenant().into());
-            let placed: &Option<Place> = place.get_or_init(|| async { places.of(&tenant) }).await;
+            let find = || async {
+                let facts = peer.facts(&shared.directory).await;
+                places.of(&facts.map_or_else(|| "gone".into(), |facts| facts.tenant().into()))
+            };
+            let placed: &Option<Place> = place.get_or_init(find).await;
             let mut answer = match placed {
                 Some(_) => handle::answer(shared, peer, request).await,
                 None => handle::crowded(&shared, request.uri().path(), limits.connections_per_caller),

@@ -10,6 +10,7 @@ use super::Shared;
 use crate::caller::{Caller, GONE, Origin, Peer};
 use crate::dialect::{DialectError, ErrorKind};
 use crate::keys::Presented;
+use crate::reply::names;
 
 /// Names that a loopback address goes by, on the host and in containers.
 const HOSTS: [&str; 7] = [
@@ -56,7 +57,7 @@ pub fn check_source(
                 "the web page '{origin}' may not call this server; add it to http.origins if it should"
             ));
         }
-    } else if headers.get("sec-fetch-site").is_some_and(|site| site != "none" && site != "same-origin") {
+    } else if headers.get(&names::FETCH_SITE).is_some_and(|site| site != "none" && site != "same-origin") {
         return forbidden(
             "web pages may not call this server; add theirs to http.origins if they should".into(),
         );
@@ -115,7 +116,7 @@ pub async fn may_manage(peer: &Peer, headers: &HeaderMap) -> Result<(), String> 
 /// # Errors
 /// [`ErrorKind::InvalidRequest`] for a name that is none.
 pub fn on_behalf(headers: &HeaderMap) -> Result<Option<Caller>, DialectError> {
-    let Some(name) = headers.get("x-pontoon-caller") else { return Ok(None) };
+    let Some(name) = headers.get(&names::ON_BEHALF) else { return Ok(None) };
     let name = name.to_str().unwrap_or_default();
     if name.is_empty() || name.len() > 64 || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
         let message = "x-pontoon-caller needs 1 to 64 visible ASCII characters";

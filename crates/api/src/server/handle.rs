@@ -13,7 +13,7 @@ use super::{Ask, Shared, gate};
 use crate::body::AnswerBody;
 use crate::caller::Peer;
 use crate::dialect::{Dialect, DialectError, ErrorKind};
-use crate::reply::{self, Answer};
+use crate::reply::{self, Answer, names};
 use crate::route::{self, Engines, Models, NoRoute, Pontoon, Route};
 use crate::{infer, logs, manage, openapi};
 
@@ -66,7 +66,7 @@ async fn routed(
 ) -> Answer {
     let (head, body) = request.into_parts();
     let mut caller = gate::identify(&shared, &peer, &head.headers).await?;
-    let acting = head.headers.contains_key("x-pontoon-caller");
+    let acting = head.headers.contains_key(&names::ON_BEHALF);
     // Finding out costs a look through /proc, so it is done only for requests that it matters for.
     let matters = match route {
         Route::Engines(Engines::Requests) | Route::Pontoon(Pontoon::Queue) => true,
@@ -268,10 +268,9 @@ fn with_headers(
     id: &str,
 ) -> Response<AnswerBody> {
     let headers: &mut HeaderMap = answer.headers_mut();
-    // OpenAI's clients read the one, Anthropic's the other.
-    for name in ["x-request-id", "request-id"] {
-        headers.insert(name, reply::value(id));
-    }
+    let id = reply::value(id);
+    headers.insert(&names::X_REQUEST_ID, id.clone());
+    headers.insert(&names::REQUEST_ID, id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

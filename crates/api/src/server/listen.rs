@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pontoon_engines::http::Stream;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -240,7 +241,7 @@ fn local(stream: UnixStream, peer: Peer, handles: Handles) -> std::io::Result<()
     let peer = Arc::new(peer);
     let stream = stream.into_std()?;
     handles.lanes.clone().spawn(async move {
-        if let Some(stream) = taken_over(UnixStream::from_std(stream)) {
+        if let Some(stream) = taken_over(Stream::new(stream)) {
             connection::serve(stream, peer, handles.shared, handles.places, handles.stopped).await;
         }
         drop(place);

@@ -158,7 +158,11 @@ impl Shared {
     /// A new name for a request.
     pub fn id(&self) -> String {
         let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
-        format!("{:016x}{number:08x}", self.ids.seed)
+        let digit = |number: u64, at: u32| char::from_digit((number >> (4 * at)) as u32 & 15, 16);
+        let seed = (0..16).rev().filter_map(|at| digit(self.ids.seed, at));
+        let mut id = String::with_capacity(24);
+        id.extend(seed.chain((0..8).rev().filter_map(|at| digit(number, at))));
+        id
     }
 }
 

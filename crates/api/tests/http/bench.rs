@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 use pontoon_api::bench::{self, Options, Target};
-use pontoon_engines::{Caller, Mode, Request, Settings};
+use pontoon_engines::{Caller, Mode, Request};
 
 use crate::scene::{Scene, TOY, chat, trial};
 
@@ -21,9 +21,9 @@ async fn measures() {
         mode: Mode::Chat,
         cost: 1,
         keep_alive: None,
-        settings: Settings::default(),
+        context_size: None,
     };
-    let engine = scene.runner.acquire(request).await.unwrap().socket.clone();
+    let engine = scene.runner.acquire(request).await.unwrap().at.socket.clone();
     let ours = Target::parse(&format!("unix:{}", scene.folder.join("a/models.sock").display())).unwrap();
     let against = Target::parse(&format!("unix:{}", engine.display())).unwrap();
     let options = Options {

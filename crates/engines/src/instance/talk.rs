@@ -3,11 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use crate::http::{Connection, Failure};
 
 /// No answer to a question of ours is longer.
 const MAX_ANSWER: usize = 16 << 20;
@@ -16,7 +12,7 @@ const MAX_ANSWER: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub body: Bytes,
+    pub body: Vec<u8>,
 }
 
 impl Answer {
@@ -31,7 +27,12 @@ impl Answer {
 /// # Errors
 /// A sentence fragment.
 pub async fn get(socket: &Path, path: &str, patience: Duration) -> Result<Answer, String> {
-    ask(socket, "GET", path, Vec::new(), patience).await
+    within(patience, async {
+        let mut connection = Connection::open(socket).await?;
+        let status = connection.get(path).await?;
+        Ok(Answer { status, body: connection.whole(MAX_ANSWER).await? })
+    })
+    .await
 }
 
 /// Asks with POST and a JSON body.
@@ -44,34 +45,18 @@ pub async fn post(
     body: &serde_json::Value,
     patience: Duration,
 ) -> Result<Answer, String> {
-    ask(socket, "POST", path, body.to_string().into_bytes(), patience).await
+    within(patience, async {
+        let mut connection = Connection::open(socket).await?;
+        let status = connection.post(path, body.to_string().as_bytes()).await?;
+        Ok(Answer { status, body: connection.whole(MAX_ANSWER).await? })
+    })
+    .await
 }
 
-async fn ask(
-    socket: &Path,
-    method: &str,
-    path: &str,
-    body: Vec<u8>,
+async fn within(
     patience: Duration,
+    exchange: impl Future<Output = Result<Answer, Failure>>,
 ) -> Result<Answer, String> {
-    let exchange = async {
-        let stream = UnixStream::connect(socket).await.map_err(|e| e.to_string())?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-        let connection = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost")
-            .header("connection", "close")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| e.to_string())?;
-        let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?;
-        connection.abort();
-        Ok(Answer { status, body: body.to_bytes() })
-    };
-    tokio::time::timeout(patience, exchange).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    let answer = tokio::time::timeout(patience, exchange).await;
+    answer.map_err(|_| "no answer in time".to_owned())?.map_err(|failure| failure.to_string())
 }

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use super::Plans;
+use super::lease::Serving;
 use super::load::{Loaded, Loader};
 use super::plan::{Plan, lock};
 use super::types::{Counters, Notice, Running, Waiting};
@@ -29,7 +30,7 @@ pub enum Message {
         known: oneshot::Sender<()>,
     },
     Arrived {
-        digest: String,
+        digest: Arc<str>,
         arrival: Wish,
         answer: oneshot::Sender<Result<Granted, Rejection>>,
     },
@@ -55,7 +56,7 @@ pub enum Message {
         memory: Memory,
     },
     Unload {
-        digest: Option<String>,
+        digest: Option<Arc<str>>,
         names: oneshot::Sender<Vec<String>>,
     },
     Budget(Memory),
@@ -67,7 +68,7 @@ pub enum Message {
     Ps(oneshot::Sender<Vec<Running>>),
     Queue(oneshot::Sender<Vec<Waiting>>),
     LogOf {
-        digest: String,
+        digest: Arc<str>,
         log: oneshot::Sender<Option<Log>>,
     },
     Counters(oneshot::Sender<Counters>),
@@ -77,7 +78,7 @@ pub enum Message {
 #[derive(Debug)]
 pub struct Wish {
     pub ticket: Ticket,
-    pub caller: String,
+    pub caller: Arc<str>,
     pub weight: u32,
     pub cost: u32,
     pub keep_alive: Option<crate::KeepAlive>,
@@ -87,8 +88,7 @@ pub struct Wish {
 #[derive(Debug)]
 pub struct Granted {
     pub process: Process,
-    pub plan: Arc<Plan>,
-    pub socket: std::path::PathBuf,
+    pub at: Arc<Serving>,
     pub exited: watch::Receiver<Option<ExitStatus>>,
     /// When the process became ready, and what that took.
     pub ready_at: Instant,
@@ -108,6 +108,7 @@ struct Live {
     number: Process,
     instance: Arc<Instance>,
     plan: Arc<Plan>,
+    at: Arc<Serving>,
     ready_at: Instant,
     peak: Memory,
 }
@@ -344,8 +345,7 @@ impl Actor {
         let (answer, position) = self.waiting.remove(&ticket)?;
         let granted = Granted {
             process,
-            plan: live.plan.clone(),
-            socket: live.instance.socket.clone(),
+            at: live.at.clone(),
             exited: live.instance.exited(),
             ready_at: live.ready_at,
             load: live.instance.took,
@@ -389,7 +389,8 @@ impl Actor {
                 });
                 watch_for_end(self.own.clone(), &self.runtime, process, &instance);
                 let ready_at = Instant::now();
-                known.process = Some(Live { number: process, instance, plan, ready_at, peak: memory });
+                let at = Arc::new(Serving::new(&plan, instance.socket.clone()));
+                known.process = Some(Live { number: process, instance, plan, at, ready_at, peak: memory });
                 self.event(Event::Loaded { process, footprint: memory });
             }
             Err(NotReady { reason, out_of_memory }) => {
@@ -421,7 +422,7 @@ impl Actor {
         let model = self.scheduler.model_of_process(process);
         if let Some(known) = model.and_then(|model| self.models.get(&model)) {
             if model.is_some_and(|model| self.scheduler.waiting(model) == 0) {
-                lock(&self.plans).remove(&known.digest);
+                lock(&self.plans).remove(known.digest.as_str());
             }
             let (model, digest) = (known.plan.name.clone(), known.digest.clone());
             let _ = self.notices.send(Notice::Evicted { model, digest, why, saved_slots });
@@ -446,10 +447,10 @@ impl Actor {
         self.tell_if_drained();
     }
 
-    fn unload(&mut self, digest: Option<String>, names: oneshot::Sender<Vec<String>>) {
+    fn unload(&mut self, digest: Option<Arc<str>>, names: oneshot::Sender<Vec<String>>) {
         let mut unloaded = Vec::new();
         for (id, known) in &self.models {
-            let meant = digest.as_ref().is_none_or(|digest| *digest == known.digest);
+            let meant = digest.as_deref().is_none_or(|digest| digest == known.digest);
             if meant && self.scheduler.seen(self.now()).iter().any(|seen| seen.model == *id) {
                 unloaded.push((*id, known.plan.name.clone()));
             }
@@ -530,7 +531,7 @@ impl Actor {
         let rows = places.into_iter().filter_map(|place| {
             let known = self.models.get(&place.model)?;
             Some(Waiting {
-                caller: place.caller,
+                caller: place.caller.to_string(),
                 model: known.plan.name.clone(),
                 digest: known.digest.clone(),
                 position: place.position,

@@ -2,22 +2,22 @@
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::actor::{Message, Monitor};
+use super::plan::Plan;
 use super::types::Usage;
 use crate::instance::ended;
 use crate::scheduler::Ticket;
 
-/// A turn at an engine. Dropping it gives the turn back.
+/// What is the same for all turns at one process.
 #[derive(Debug)]
-pub struct Lease {
+pub struct Serving {
     /// Where the engine listens.
     pub socket: PathBuf,
-    /// Goes before `/v1/…` in paths.
-    pub base: &'static str,
     /// What the engine calls its model; write it into the request.
     pub engine_model: String,
     /// The scale of each of the model's adapters, for a request that names none. What a slot has cached is used
@@ -26,10 +26,17 @@ pub struct Lease {
     /// The model's id.
     pub digest: String,
     /// The model's name, to show.
-    pub model: String,
+    pub model: Arc<str>,
     pub engine: String,
-    /// Tokens of context of this turn.
+    /// Tokens of context of a turn.
     pub context_size: u32,
+}
+
+/// A turn at an engine. Dropping it gives the turn back.
+#[derive(Debug)]
+pub struct Lease {
+    /// Where.
+    pub at: Arc<Serving>,
     /// Loading that this request waited for; zero if the model was there.
     pub load: Duration,
     /// All the time between asking and getting.
@@ -40,6 +47,21 @@ pub struct Lease {
     pub(super) exited: watch::Receiver<Option<ExitStatus>>,
     /// Taken when the turn has been given back.
     pub(super) back: Option<Monitor>,
+}
+
+impl Serving {
+    /// A process that was started by this plan and listens there.
+    pub(super) fn new(plan: &Plan, socket: PathBuf) -> Self {
+        Self {
+            socket,
+            engine_model: plan.engine_model(),
+            adapters: plan.adapters(),
+            digest: plan.digest.clone(),
+            model: plan.name.as_str().into(),
+            engine: plan.engine.label(),
+            context_size: plan.context_size(),
+        }
+    }
 }
 
 impl Lease {

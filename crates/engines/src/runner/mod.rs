@@ -29,7 +29,7 @@ use actor::{Granted, Message, Monitor, Wish};
 use load::Loader;
 use plan::{Plan, Planner, Raise, lock};
 
-pub use lease::Lease;
+pub use lease::{Lease, Serving};
 pub use types::{
     AcquireError, Caller, Change, Counters, Df, Mode, Notice, Options, Refusal, Request, Running, Shown,
     Usage, Waiting, Which,
@@ -46,7 +46,7 @@ pub struct Runner {
 
 /// The plan of each model that was asked for, by digest, until it is evicted: what requests asked beyond
 /// the configuration ends then, and the next plan knows what was measured.
-type Plans = Arc<Mutex<HashMap<String, Arc<Plan>>>>;
+type Plans = Arc<Mutex<HashMap<Arc<str>, Arc<Plan>>>>;
 
 #[derive(Debug)]
 struct Inner {
@@ -55,7 +55,7 @@ struct Inner {
     slots: SlotCache,
     notices: broadcast::Sender<Notice>,
     tickets: AtomicU64,
-    names: Mutex<HashMap<String, (String, Instant)>>,
+    names: Mutex<HashMap<String, (Arc<str>, Instant)>>,
     plans: Plans,
     /// Plans are made one at a time, so that two requests do not undo each other's.
     planning: tokio::sync::Mutex<()>,
@@ -138,7 +138,7 @@ impl Runner {
 
     async fn wait_for_turn(
         &self,
-        digest: &str,
+        digest: &Arc<str>,
         plan: &Plan,
         request: &Request,
     ) -> Result<(Ticket, Granted, Option<Monitor>), AcquireError> {
@@ -152,7 +152,7 @@ impl Runner {
             keep_alive: request.keep_alive,
         };
         let mut place = Place { ticket, monitor: Some(self.inner.monitor.clone()) };
-        self.inner.monitor.tell(Message::Arrived { digest: digest.to_owned(), arrival, answer });
+        self.inner.monitor.tell(Message::Arrived { digest: digest.clone(), arrival, answer });
         let outcome = granted.await;
         let back = place.monitor.take();
         match outcome {
@@ -163,7 +163,7 @@ impl Runner {
     }
 
     /// The digest that a name stands for, as of at most a second ago.
-    async fn digest_of(&self, name: &str) -> Result<String, AcquireError> {
+    async fn digest_of(&self, name: &str) -> Result<Arc<str>, AcquireError> {
         let fresh = |at: &Instant| at.elapsed() < NAMES_FOR;
         let known = lock(&self.inner.names).get(name).filter(|(_, at)| fresh(at)).cloned();
         if let Some((digest, _)) = known {
@@ -171,7 +171,7 @@ impl Runner {
         }
         let (planner, wanted) = (self.inner.planner.clone(), name.to_owned());
         let model = blocking(move || planner.resolve(&wanted)).await??;
-        let digest = model.digest.to_string();
+        let digest: Arc<str> = model.digest.to_string().into();
         let mut names = lock(&self.inner.names);
         names.retain(|_, (_, at)| fresh(at));
         names.insert(name.to_owned(), (digest.clone(), Instant::now()));
@@ -179,7 +179,7 @@ impl Runner {
     }
 
     /// A plan that serves this request: the one there is, or a new one that can do more.
-    async fn plan_for(&self, digest: &str, request: &Request) -> Result<Arc<Plan>, AcquireError> {
+    async fn plan_for(&self, digest: &Arc<str>, request: &Request) -> Result<Arc<Plan>, AcquireError> {
         let present = || lock(&self.inner.plans).get(digest).cloned();
         if let Some(plan) = present()
             && self.raised(&plan, request)?.is_none()
@@ -209,7 +209,7 @@ impl Runner {
         raise.embeddings |= !plan.serves(request.mode);
         let trained = if plan.facts.context_length == 0 { u32::MAX } else { plan.facts.context_length };
         let most = self.inner.planner.options.max_context.min(trained);
-        let wish = request.settings.context_size.map(|wish| wish.min(most));
+        let wish = request.context_size.map(|wish| wish.min(most));
         if let Some(wish) = wish
             && wish > plan.context_size()
         {
@@ -218,11 +218,16 @@ impl Runner {
         Ok((raise != plan.raise).then_some(raise))
     }
 
-    async fn make_plan(&self, digest: &str, raise: Raise, reload: bool) -> Result<Arc<Plan>, AcquireError> {
-        let (planner, wanted) = (self.inner.planner.clone(), digest.to_owned());
+    async fn make_plan(
+        &self,
+        digest: &Arc<str>,
+        raise: Raise,
+        reload: bool,
+    ) -> Result<Arc<Plan>, AcquireError> {
+        let (planner, wanted) = (self.inner.planner.clone(), digest.clone());
         let plan = blocking(move || planner.plan(&planner.resolve(&wanted)?, raise)).await??;
         let plan = Arc::new(plan);
-        lock(&self.inner.plans).insert(digest.to_owned(), plan.clone());
+        lock(&self.inner.plans).insert(digest.clone(), plan.clone());
         let (known, learned) = oneshot::channel();
         self.inner.monitor.tell(Message::Plan { plan: plan.clone(), reload, known });
         let _ = learned.await;
@@ -250,23 +255,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn lease(ticket: Ticket, granted: Granted, asked: Instant, back: Option<Monitor>) -> Lease {
-    let Granted { plan, socket, exited, ready_at, load, position, .. } = granted;
+    let Granted { at, exited, ready_at, load, position, .. } = granted;
     // Only who was there before it was ready waited for the load.
     let load = ready_at.saturating_duration_since(asked).min(load);
-    Lease {
-        socket,
-        base: "",
-        engine_model: plan.engine_model(),
-        adapters: plan.adapters(),
-        digest: plan.digest.clone(),
-        model: plan.name.clone(),
-        engine: plan.engine.label(),
-        context_size: plan.context_size(),
-        load,
-        wait: asked.elapsed(),
-        position,
-        ticket,
-        exited,
-        back,
-    }
+    Lease { at, load, wait: asked.elapsed(), position, ticket, exited, back }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_models::Store;
@@ -91,7 +92,7 @@ impl fmt::Display for Mode {
 /// Who asks: the unit of fairness.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
-    pub id: String,
+    pub id: Arc<str>,
     /// Share against others; at least 1.
     pub weight: u32,
 }
@@ -106,8 +107,8 @@ pub struct Request {
     /// Tokens expected, prompt and answer.
     pub cost: u32,
     pub keep_alive: Option<KeepAlive>,
-    /// The request's layer. Only `context_size` is honoured: the rest is the host's business.
-    pub settings: Settings,
+    /// Tokens of context that it wants the model loaded with; all else is the host's business.
+    pub context_size: Option<u32>,
 }
 
 /// Why there is no turn.

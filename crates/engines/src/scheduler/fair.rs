@@ -5,6 +5,7 @@
 //! comes back at the present virtual time: absence earns nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Arrival, Ticket, Time};
 use crate::KeepAlive;
@@ -13,7 +14,7 @@ use crate::KeepAlive;
 #[derive(Clone, Debug)]
 pub struct Waiting {
     pub ticket: Ticket,
-    pub caller: String,
+    pub caller: Arc<str>,
     pub weight: u32,
     pub cost: u32,
     pub keep_alive: Option<KeepAlive>,
@@ -35,7 +36,7 @@ struct Account {
 /// All callers who wait or are served.
 #[derive(Clone, Debug, Default)]
 pub struct Callers {
-    accounts: BTreeMap<String, Account>,
+    accounts: BTreeMap<Arc<str>, Account>,
     /// Virtual time at which the last turn began.
     now: u64,
 }
@@ -59,9 +60,9 @@ impl Callers {
     }
 
     /// A request joins a queue.
-    pub fn joined(&mut self, caller: &str) {
+    pub fn joined(&mut self, caller: &Arc<str>) {
         let now = self.now;
-        let account = self.accounts.entry(caller.to_owned()).or_default();
+        let account = self.accounts.entry(caller.clone()).or_default();
         if account.waiting == 0 && account.serving == 0 {
             account.virtual_time = account.virtual_time.max(now);
         }

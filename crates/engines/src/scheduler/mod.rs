@@ -23,6 +23,7 @@ mod view;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use view::Place;
@@ -64,7 +65,7 @@ pub struct Profile {
 pub struct Arrival {
     pub ticket: Ticket,
     pub model: ModelId,
-    pub caller: String,
+    pub caller: Arc<str>,
     /// Share of this caller against others; at least one.
     pub weight: u32,
     /// Tokens expected.
@@ -261,8 +262,8 @@ impl Scheduler {
         for model in self.models.values_mut() {
             while let Some(process) = model.free_slot() {
                 let Some(waiting) = self.callers.next(&mut model.queue) else { break };
-                model.serve(now, &waiting);
                 effects.push(Effect::Grant { ticket: waiting.ticket, process });
+                model.serve(now, waiting);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Owns the life of one model: absent, loading, ready, leaving.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fair::Waiting;
@@ -37,7 +38,7 @@ pub struct Ready {
 /// A turn in progress.
 #[derive(Debug)]
 pub struct Turn {
-    pub caller: String,
+    pub caller: Arc<str>,
     pub weight: u32,
     pub cost: u32,
     pub since: Time,
@@ -118,10 +119,10 @@ impl Model {
         (ready.closing.is_none() && ready.serving.len() < slots).then_some(ready.process)
     }
 
-    pub fn serve(&mut self, now: Time, waiting: &Waiting) {
+    pub fn serve(&mut self, now: Time, waiting: Waiting) {
         self.last_used = now;
         self.keep_alive = waiting.keep_alive.unwrap_or(self.profile.keep_alive);
-        let Waiting { ticket, caller, weight, cost, .. } = waiting.clone();
+        let Waiting { ticket, caller, weight, cost, .. } = waiting;
         if let Some(ready) = self.ready_mut() {
             ready.serving.insert(ticket, Turn { caller, weight, cost, since: now });
         }

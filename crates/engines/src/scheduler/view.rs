@@ -1,5 +1,6 @@
 //! Owns what can be seen of the state: the queue, the models, and when to look again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Model, State};
@@ -11,7 +12,7 @@ use crate::memory::Memory;
 pub struct Place {
     pub ticket: Ticket,
     pub model: ModelId,
-    pub caller: String,
+    pub caller: Arc<str>,
     /// Who is served before it; zero for the next.
     pub position: usize,
     pub waited: Duration,

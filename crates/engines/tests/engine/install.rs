@@ -46,7 +46,7 @@ fn install(scene: &Scene) {
         options.defaults.engine = Some(format!("llama.cpp@{}", installed.version));
         let runner = Runner::start(options).await.unwrap();
         let lease = turn(&runner, TOY).await;
-        println!("serving with {}", lease.engine);
+        println!("serving with {}", lease.at.engine);
         assert_eq!(
             said(&chat(&lease, "What is the capital of France?", 20).await),
             "The capital of France is Paris."

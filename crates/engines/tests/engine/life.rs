@@ -35,7 +35,7 @@ async fn load_answer_and_measure(scene: Scene) {
     assert!(lease.load > Duration::ZERO && lease.wait >= lease.load);
     let answer = chat(&lease, "What is the capital of France?", 20).await;
     assert_eq!(said(&answer), "The capital of France is Paris.");
-    assert_eq!(answer["model"], lease.engine_model);
+    assert_eq!(answer["model"], lease.at.engine_model);
     let running = runner.ps().await.remove(0);
     assert_eq!((running.state.as_str(), running.serving, running.estimated), ("busy", 1, false));
     assert!(running.memory.host > 5 << 20 && running.memory.host < 1 << 30, "{}", running.memory);
@@ -58,12 +58,12 @@ async fn one_process_chats_and_embeds(scene: Scene) {
     let mut wish = request(TOY, "tester");
     wish.mode = Mode::Embedding;
     let lease = runner.acquire(wish).await.unwrap();
-    let body = json!({ "model": lease.engine_model, "input": ["hello", "good morning"] });
-    let answer = post(&lease.socket, "/v1/embeddings", &body, Duration::from_secs(20)).await.unwrap();
+    let body = json!({ "model": lease.at.engine_model, "input": ["hello", "good morning"] });
+    let answer = post(&lease.at.socket, "/v1/embeddings", &body, Duration::from_secs(20)).await.unwrap();
     let vectors = answer.json().unwrap();
     assert_eq!(vectors["data"].as_array().map(Vec::len), Some(2), "{vectors}");
     let second = turn(&runner, TOY).await;
-    assert_eq!(second.socket, lease.socket, "the same process");
+    assert_eq!(second.at.socket, lease.at.socket, "the same process");
     assert_eq!(
         said(&chat(&second, "What is the capital of Italy?", 20).await),
         "The capital of Italy is Rome."
@@ -79,7 +79,7 @@ async fn an_idle_model_leaves(scene: Scene) {
     let lease = runner.acquire(wish.clone()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(runner.ps().await.len(), 1, "not while it serves");
-    let socket = lease.socket.clone();
+    let socket = lease.at.socket.clone();
     drop(lease);
     let idle = Instant::now();
     gone(&runner).await;
@@ -201,11 +201,11 @@ async fn settings(scene: Scene) {
     let origin = |name: &str| shown.settings[name].origin.to_string();
     assert_eq!((origin("context_size"), origin("prompt_cache_mib")), ("host".into(), "default".into()));
     assert!(shown.argv.windows(2).any(|pair| pair == ["--ctx-size", "256"]), "two slots: {:?}", shown.argv);
-    assert_eq!(lease.context_size, 256);
+    assert_eq!(lease.at.context_size, 256);
     assert_eq!(runner.ps().await[0].state, "draining", "it begins anew when it has answered");
     drop(lease);
     let lease = turn(&runner, TOY).await;
-    assert_eq!(lease.context_size, 128);
+    assert_eq!(lease.at.context_size, 128);
     drop(lease);
     drop(runner);
     let later = scene.runner().await;
@@ -221,16 +221,15 @@ async fn raise(scene: Scene) {
     let runner = scene.runner().await;
     drop(turn(&runner, TOY).await);
     let mut wish = request(TOY, "tester");
-    wish.settings.context_size = Some(1_000_000);
-    wish.settings.parallel = Some(200);
+    wish.context_size = Some(1_000_000);
     let lease = runner.acquire(wish).await.unwrap();
     let trained = scene.store.facts(&scene.store.resolve(TOY).unwrap()).unwrap().context_length;
-    assert_eq!(lease.context_size, trained, "as far as the model was trained");
-    assert_eq!(runner.ps().await[0].slots, 2, "the rest is the host's business");
+    assert_eq!(lease.at.context_size, trained, "as far as the model was trained");
+    assert_eq!(runner.ps().await[0].slots, 2, "as many slots as before");
     drop(lease);
     runner.unload(Which::All).await.unwrap();
     gone(&runner).await;
-    assert_eq!(turn(&runner, TOY).await.context_size, 256, "what a request raised ends with the process");
+    assert_eq!(turn(&runner, TOY).await.at.context_size, 256, "what a request raised ends with the process");
 }
 
 async fn refusals(scene: Scene) {
@@ -286,7 +285,7 @@ async fn every_option(scene: Scene) {
     let lease = turn(&runner, TOY).await;
     assert!(!said(&chat(&lease, "Hello", 8).await).is_empty());
     let props =
-        pontoon_engines::instance::get(&lease.socket, "/props", Duration::from_secs(5)).await.unwrap();
+        pontoon_engines::instance::get(&lease.at.socket, "/props", Duration::from_secs(5)).await.unwrap();
     let params = &props.json().unwrap()["default_generation_settings"]["params"];
     assert_eq!((&params["top_k"], &params["seed"]), (&json!(20), &json!(7)), "{params}");
     drop(lease);
@@ -361,7 +360,7 @@ async fn custom(scene: Scene) {
     options.defaults.engine = Some("mine".to_owned());
     let runner = pontoon_engines::Runner::start(options).await.unwrap();
     let lease = turn(&runner, TOY).await;
-    assert_eq!((lease.engine.as_str(), lease.engine_model.as_str()), ("mine custom", "test/toy:chat"));
+    assert_eq!((lease.at.engine.as_str(), lease.at.engine_model.as_str()), ("mine custom", "test/toy:chat"));
     assert_eq!(
         said(&chat(&lease, "What is the capital of France?", 20).await),
         "The capital of France is Paris."
@@ -385,8 +384,8 @@ fn encoder() -> Trial {
         let long = "many words about the sea ".repeat(80);
         let texts =
             ["A cat sits on the mat.", "A kitten rests on a rug.", "Stock prices fell on Monday.", &long];
-        let body = json!({ "model": lease.engine_model, "input": texts });
-        let answer = post(&lease.socket, "/v1/embeddings", &body, Duration::from_secs(60)).await.unwrap();
+        let body = json!({ "model": lease.at.engine_model, "input": texts });
+        let answer = post(&lease.at.socket, "/v1/embeddings", &body, Duration::from_secs(60)).await.unwrap();
         let answer = answer.json().unwrap();
         let vector = |at: usize| -> Vec<f64> {
             let numbers = answer["data"][at]["embedding"].as_array().unwrap_or_else(|| panic!("{answer}"));

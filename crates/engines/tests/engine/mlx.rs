@@ -36,7 +36,7 @@ async fn answers(scene: Scene) {
     options.defaults = Settings { parallel: Some(2), ..Settings::default() };
     let runner = Runner::start(options).await.unwrap();
     let lease = turn(&runner, TINY).await;
-    println!("{} ready in {:?}", lease.engine, lease.load);
+    println!("{} ready in {:?}", lease.at.engine, lease.load);
     let answer = chat(&lease, "hello", 8).await;
     assert_eq!(answer["usage"]["completion_tokens"], json!(8), "{answer}");
     assert!(answer["choices"][0]["message"]["content"].is_string(), "{answer}");
@@ -44,13 +44,14 @@ async fn answers(scene: Scene) {
     // Whatever model a request names, it gets this one, and this one stays.
     let stolen =
         json!({ "model": "/etc", "messages": [{ "role": "user", "content": "x" }], "max_tokens": 2 });
-    let other = post(&lease.socket, "/v1/chat/completions", &stolen, Duration::from_secs(60)).await.unwrap();
+    let other =
+        post(&lease.at.socket, "/v1/chat/completions", &stolen, Duration::from_secs(60)).await.unwrap();
     assert_eq!(other.status, 200, "{}", String::from_utf8_lossy(&other.body));
 
-    let streamed = json!({ "model": lease.engine_model, "messages": [{ "role": "user", "content": "hello" }],
+    let streamed = json!({ "model": lease.at.engine_model, "messages": [{ "role": "user", "content": "hello" }],
                            "max_tokens": 5, "stream": true });
     let stream =
-        post(&lease.socket, "/v1/chat/completions", &streamed, Duration::from_secs(60)).await.unwrap();
+        post(&lease.at.socket, "/v1/chat/completions", &streamed, Duration::from_secs(60)).await.unwrap();
     let text = String::from_utf8_lossy(&stream.body).into_owned();
     assert!(text.matches("data: ").count() >= 2 && text.contains("[DONE]"), "{text}");
 

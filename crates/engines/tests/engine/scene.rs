@@ -130,11 +130,11 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 pub fn request(model: &str, caller: &str) -> Request {
     Request {
         model: model.to_owned(),
-        caller: Caller { id: caller.to_owned(), weight: 1 },
+        caller: Caller { id: caller.into(), weight: 1 },
         mode: Mode::Chat,
         cost: 64,
         keep_alive: None,
-        settings: Settings::default(),
+        context_size: None,
     }
 }
 
@@ -145,12 +145,13 @@ pub async fn turn(runner: &Runner, model: &str) -> Lease {
 /// Asks a question in chat and returns the whole answer.
 pub async fn chat(lease: &Lease, content: &str, tokens: u32) -> Value {
     let body = json!({
-        "model": lease.engine_model,
+        "model": lease.at.engine_model,
         "messages": [{ "role": "user", "content": content }],
         "max_tokens": tokens,
         "temperature": 0.0,
     });
-    let answer = post(&lease.socket, "/v1/chat/completions", &body, Duration::from_secs(120)).await.unwrap();
+    let answer =
+        post(&lease.at.socket, "/v1/chat/completions", &body, Duration::from_secs(120)).await.unwrap();
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     answer.json().unwrap()
 }

@@ -10,6 +10,8 @@ mod reply;
 mod stream;
 mod tools;
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -24,7 +26,7 @@ pub(super) use tools::{Choice as ToolChoice, allowed as allowed_tools};
 use super::adapters;
 use super::call::{Action, Answer as AnyAnswer, Call, Endpoint, EngineRequest, KeepAlive, Mode};
 use super::error::{DialectError, ErrorKind};
-use super::json::{self, Field, Path, missing, whole, wrong};
+use super::json::{self, Path, missing, whole, wrong};
 use super::{duration, limits};
 use fields::{Rule, Table};
 
@@ -51,10 +53,16 @@ pub(super) fn prepare(endpoint: Endpoint, body: &[u8]) -> Result<Call, DialectEr
     }
 }
 
+/// A field that a client may send.
+struct Known<'a> {
+    name: Cow<'a, str>,
+    raw: &'a RawValue,
+    rule: Rule,
+}
+
 /// A body while it is being taken apart.
 struct Request<'a> {
-    fields: Vec<Field<'a>>,
-    table: Table,
+    fields: Vec<Known<'a>>,
     tail: Vec<u8>,
     ignored: Vec<String>,
 }
@@ -62,25 +70,23 @@ struct Request<'a> {
 impl<'a> Request<'a> {
     /// Splits a body, drops what nobody may send, and holds the rest against its rules.
     fn new(body: &'a [u8], table: Table) -> Result<Self, DialectError> {
-        let mut fields = json::fields(body)?;
-        let mut ignored = Vec::new();
-        fields.retain(|(name, raw)| {
-            let known = table.rule(name).is_some();
-            if !known {
-                note(&mut ignored, name);
-            }
-            known && raw.get() != "null"
-        });
-        for (name, raw) in &fields {
-            if let Some(rule) = table.rule(name) {
-                fields::obey(name, rule, raw)?;
+        let all = json::fields(body)?;
+        let (mut fields, mut ignored) = (Vec::with_capacity(all.len()), Vec::new());
+        for (name, raw) in all {
+            match table.rule(&name) {
+                None => note(&mut ignored, &name),
+                Some(_) if raw.get() == "null" => {}
+                Some(rule) => {
+                    fields::obey(&name, rule, raw)?;
+                    fields.push(Known { name, raw, rule });
+                }
             }
         }
-        Ok(Self { fields, table, tail: Vec::with_capacity(body.len() + 64), ignored })
+        Ok(Self { fields, tail: Vec::with_capacity(body.len() + 64), ignored })
     }
 
     fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.fields.iter().find(|(key, _)| key == name).map(|(_, raw)| *raw)
+        self.fields.iter().find(|field| field.name == name).map(|field| field.raw)
     }
 
     fn need(&self, name: &str) -> Result<&'a RawValue, DialectError> {
@@ -97,9 +103,9 @@ impl<'a> Request<'a> {
 
     /// Copies all fields whose meaning is the engine's own.
     fn copy_plain(&mut self) {
-        for (name, raw) in &self.fields {
-            if !matches!(self.table.rule(name), None | Some(Rule::Own | Rule::Silent)) {
-                put(&mut self.tail, name, raw.get());
+        for field in &self.fields {
+            if !matches!(field.rule, Rule::Own | Rule::Silent) {
+                put(&mut self.tail, &field.name, field.raw.get());
             }
         }
     }

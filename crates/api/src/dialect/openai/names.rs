@@ -1,15 +1,23 @@
 //! Small looks into JSON text that is not parsed: media addresses in requests, the model's name in answers.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 
 use super::super::error::{DialectError, ErrorKind};
 
+static URL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"url\""));
+static DATA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"data\""));
+static TEXT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"text\""));
+static MODEL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"model\""));
+
 /// Refuses media that the engine would have to fetch: it has no network and no files but its model.
 pub fn check_media(messages: &RawValue) -> Result<(), DialectError> {
     let text = messages.get().as_bytes();
-    for field in [&b"\"url\""[..], b"\"data\""] {
-        for found in memchr::memmem::find_iter(text, field) {
-            if let Some(address) = string_after(&text[found + field.len()..]) {
+    for field in [&URL, &DATA] {
+        for found in field.find_iter(text) {
+            if let Some(address) = string_after(&text[found + field.needle().len()..]) {
                 check_address(address)?;
             }
         }
@@ -20,9 +28,8 @@ pub fn check_media(messages: &RawValue) -> Result<(), DialectError> {
 /// Refuses a part whose text is no string, which engines answer with an error of their own making. (A quote
 /// inside a JSON string is always escaped, so `"text"` with a colon behind it is a key.)
 fn check_text(messages: &[u8]) -> Result<(), DialectError> {
-    const KEY: &[u8] = b"\"text\"";
-    for found in memchr::memmem::find_iter(messages, KEY) {
-        let rest = messages[found + KEY.len()..].trim_ascii_start();
+    for found in TEXT.find_iter(messages) {
+        let rest = messages[found + TEXT.needle().len()..].trim_ascii_start();
         let Some(value) = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start) else { continue };
         if !value.starts_with(b"\"") {
             let shown = super::super::json::excerpt(value, 40);
@@ -56,9 +63,8 @@ fn string_after(text: &[u8]) -> Option<&[u8]> {
 /// A quote inside a JSON string is always escaped, so `"model"` with a colon behind it is a key; in what engines
 /// answer, the only one.
 pub fn model_span(text: &[u8]) -> Option<std::ops::Range<usize>> {
-    const KEY: &[u8] = b"\"model\"";
-    for key in memchr::memmem::find_iter(text, KEY) {
-        let mut at = key + KEY.len();
+    for key in MODEL.find_iter(text) {
+        let mut at = key + MODEL.needle().len();
         at += blanks(&text[at..]);
         if text.get(at) != Some(&b':') {
             continue;

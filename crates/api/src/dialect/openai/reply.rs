@@ -1,5 +1,8 @@
 //! Whole answers of OpenAI's paths.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::FinderRev;
 use serde_json::Value;
 
 use super::super::call::{Call, Endpoint, JSON, Reply};
@@ -31,11 +34,11 @@ pub fn reply(call: &Call, answer: &Answer, body: &[u8]) -> Result<Reply, Dialect
 
 /// Reads `usage` out of an answer without parsing the rest of it.
 fn usage(body: &[u8]) -> Usage {
-    const KEY: &[u8] = b"\"usage\":";
+    static KEY: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\":"));
     let mut usage = Usage::default();
     // Quotes inside strings are escaped, so the key cannot be part of a text; the last one is the answer's own.
-    if let Some(found) = memchr::memmem::rfind(body, KEY) {
-        let rest = &body[found + KEY.len()..];
+    if let Some(found) = KEY.rfind(body) {
+        let rest = &body[found + KEY.needle().len()..];
         if let Some(Ok(counts)) = serde_json::Deserializer::from_slice(rest).into_iter::<Counts>().next() {
             usage.take_counts(&counts);
         }

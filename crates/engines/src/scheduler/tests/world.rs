@@ -90,7 +90,7 @@ impl World {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.waiting.insert(ticket, model);
-        let caller = caller.to_owned();
+        let caller = caller.into();
         self.event(Event::Arrived(Arrival { ticket, model, caller, weight: 1, cost, keep_alive }));
         ticket
     }
