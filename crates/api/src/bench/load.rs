@@ -34,13 +34,18 @@ pub struct Mixed {
     pub seconds: f64,
 }
 
-/// Tokens a second of so many streams together.
+/// Tokens a second of so many streams together, on connections that are there already.
 pub async fn together(side: &Side<'_>, count: usize, tokens: u32) -> Result<f64, Error> {
-    let mut streams = JoinSet::new();
-    let started = Instant::now();
+    let mut clients = Vec::new();
     for number in 0..count {
         let mut client = side.client(&format!("stream{number}"));
         let prompt = format!("Tell me story number {number}");
+        client.ask(&prompt, 1, true).await?;
+        clients.push((client, prompt));
+    }
+    let mut streams = JoinSet::new();
+    let started = Instant::now();
+    for (mut client, prompt) in clients {
         streams.spawn(async move { client.ask(&prompt, tokens, true).await });
     }
     let mut sum = 0;

@@ -11,6 +11,7 @@ use client::{Client, Sample};
 
 pub use client::Target;
 pub use load::{Mixed, Stretch};
+use report::Added;
 pub use report::{Compared, Idle, Prefix, Report};
 
 /// What is measured.
@@ -121,14 +122,17 @@ pub async fn run(options: Options) -> Result<Report, Error> {
         }
     }
     let streams = streams(&options, &sides).await?;
-    let requests = requests(&options, &sides).await?;
+    let gap = |samples: &Vec<Sample>| samples.iter().map(|sample| sample.gap.as_secs_f64()).collect();
+    let gaps: Vec<Vec<f64>> = streams.iter().map(gap).collect();
+    let wholes = requests(&options, &sides, 1, false).await?;
+    let firsts = requests(&options, &sides, 2, true).await?;
     let by = |index: usize| -> report::Side {
         let samples = &streams[index];
         report::Side {
             one: median(samples.iter().map(|sample| rate(sample.tokens, sample.last - sample.first))),
-            first: median(requests[index].iter().map(|(_, streamed)| streamed.first.as_secs_f64())),
-            gap: median(samples.iter().map(|sample| sample.gap.as_secs_f64())),
-            request: median(requests[index].iter().map(|(whole, _)| whole.first.as_secs_f64())),
+            first: median(firsts[index].iter().copied()),
+            gap: median(gaps[index].iter().copied()),
+            request: median(wholes[index].iter().copied()),
             ..report::Side::default()
         }
     };
@@ -145,7 +149,9 @@ pub async fn run(options: Options) -> Result<Report, Error> {
     }
     let prefix = if options.prefix_words > 0 { Some(prefix(&options, ours).await) } else { None };
     let idle = if options.idle > 0 { load::idle(&options.ours, options.idle).await? } else { None };
-    Ok(Report::new(&options, results, mixed, prefix, idle))
+    let longer = |samples: &[Vec<f64>]| samples.get(1).map_or(f64::NAN, |other| shift(&samples[0], other));
+    let added = Added { request: longer(&wholes), token: longer(&gaps), first: longer(&firsts) };
+    Ok(Report::new(&options, results, added, mixed, prefix, idle))
 }
 
 /// One stream at a time, the sides in turns.
@@ -160,15 +166,20 @@ async fn streams(options: &Options, sides: &[Side<'_>]) -> Result<Vec<Vec<Sample
     Ok(samples)
 }
 
-/// Short requests whose prompt the engine has cached: what is left is mostly the way there and back.
-async fn requests(options: &Options, sides: &[Side<'_>]) -> Result<Vec<Vec<(Sample, Sample)>>, Error> {
+/// Short requests whose prompt the engine has cached: what is left is mostly the way there and back. Seconds to
+/// the answer, or to its first token where it is streamed.
+async fn requests(
+    options: &Options,
+    sides: &[Side<'_>],
+    tokens: u32,
+    stream: bool,
+) -> Result<Vec<Vec<f64>>, Error> {
     let mut clients: Vec<Client> = sides.iter().map(|side| side.client("bench")).collect();
     let mut samples = vec![Vec::new(); sides.len()];
     for round in 0..options.rounds * 30 {
         for index in turn(round, sides.len()) {
-            let whole = clients[index].ask("Hello", 1, false).await?;
-            let streamed = clients[index].ask("Hello", 2, true).await?;
-            samples[index].push((whole, streamed));
+            let sample = clients[index].ask("Hello", tokens, stream).await?;
+            samples[index].push(sample.first.as_secs_f64());
         }
     }
     Ok(samples)
@@ -243,6 +254,13 @@ fn rate(count: u64, time: Duration) -> f64 {
     if seconds > 0.0 { count.saturating_sub(1).max(1) as f64 / seconds } else { 0.0 }
 }
 
+/// By how much values of one kind exceed those of another: the middle of all differences between one of these
+/// and one of those (Hodges and Lehmann, 1963). Unlike the difference of two medians, it does not jump where a
+/// machine is sometimes quick and sometimes slow.
+fn shift(these: &[f64], those: &[f64]) -> f64 {
+    median(these.iter().flat_map(|this| those.iter().map(move |that| this - that)))
+}
+
 /// The value in the middle.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     quantile(values, 0.5)
@@ -255,4 +273,19 @@ fn quantile(values: impl IntoIterator<Item = f64>, at: f64) -> f64 {
         return f64::NAN;
     }
     values[((values.len() - 1) as f64 * at).round() as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shift_is_found_where_medians_jump() {
+        // Two speeds of a machine, of which each side met the quicker one about half the time.
+        let theirs = [1.0, 1.1, 1.2, 5.0, 5.1];
+        let ours: Vec<f64> = [1.0, 1.1, 5.0, 5.1, 5.2].iter().map(|value| value + 0.25).collect();
+        assert!((median(ours.iter().copied()) - median(theirs)).abs() > 4.0);
+        assert!((shift(&ours, &theirs) - 0.25).abs() < 0.11, "{}", shift(&ours, &theirs));
+        assert!(shift(&[], &theirs).is_nan());
+    }
 }

@@ -42,6 +42,14 @@ pub struct Compared {
     pub modest_p95: f64,
 }
 
+/// What ours takes longer than the other, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Added {
+    pub request: f64,
+    pub token: f64,
+    pub first: f64,
+}
+
 /// Two callers with a shared prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Prefix {
@@ -93,6 +101,7 @@ impl Report {
     pub(super) fn new(
         options: &Options,
         sides: Vec<Side>,
+        added: Added,
         mixed: Vec<Mixed>,
         prefix: Option<Result<Prefix, String>>,
         idle: Option<Idle>,
@@ -103,9 +112,9 @@ impl Report {
             one: ours.one / against.one,
             eight: ours.eight / against.eight,
             prompt: ours.prompt / against.prompt,
-            request_us: (ours.request - against.request) * 1e6,
-            token_us: (ours.gap - against.gap) * 1e6,
-            first_us: (ours.first - against.first) * 1e6,
+            request_us: added.request * 1e6,
+            token_us: added.token * 1e6,
+            first_us: added.first * 1e6,
             modest_p95: mixed_ours.modest.p95 / mixed.modest.p95,
         });
         let (prefix, prefix_missing) = match prefix {

@@ -69,11 +69,14 @@ fn split(bytes: &[u8], from: usize, each: &mut impl FnMut(Event<'_>)) -> usize {
     start
 }
 
-/// The joined `data:` lines of one event.
+/// The joined `data:` lines of one event, each of which ends.
 fn data(raw: &[u8]) -> Cow<'_, [u8]> {
     let mut joined: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     let mut first = true;
-    for line in raw.split(|byte| *byte == b'\n') {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', raw) {
+        let line = &raw[start..end];
+        start = end + 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let Some(value) = line.strip_prefix(b"data:") else { continue };
         let value = value.strip_prefix(b" ").unwrap_or(value);

@@ -38,7 +38,7 @@ impl Stream {
     pub fn poll_append(&mut self, context: &mut Context<'_>, to: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         to.reserve(1);
         let room = to.capacity() - to.len();
-        self.poll_with(context, room, |mut stream| Ok(rustix::io::read(&mut stream, spare_capacity(to))?))
+        self.poll_with(context, room, |stream| Ok(rustix::io::read(stream, spare_capacity(to))?))
     }
 
     /// Whether there is nothing to read, not even the end.
@@ -79,8 +79,10 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buffer.initialize_unfilled();
-        let count = ready!(self.poll_with(context, room.len(), |mut stream| stream.read(room)))?;
+        // The room is cleared only once there is something to read: a server looks far more often than that.
+        let room = buffer.remaining();
+        let read = |mut stream: &UnixStream| stream.read(buffer.initialize_unfilled());
+        let count = ready!(self.poll_with(context, room, read))?;
         buffer.advance(count);
         Poll::Ready(Ok(()))
     }

@@ -93,6 +93,7 @@ fn blanks(text: &[u8]) -> usize {
 
 /// Appends `text` with the model's name replaced by `name`, which is JSON with its quotes.
 pub fn rename(text: &[u8], name: &[u8], out: &mut Vec<u8>) {
+    out.reserve(text.len() + name.len());
     match model_span(text) {
         Some(span) => {
             out.extend_from_slice(&text[..span.start]);

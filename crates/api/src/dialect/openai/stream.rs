@@ -1,8 +1,9 @@
 //! Passing an engine's stream through: bytes stay as they are but for the model's name, and usage is read in passing.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use memchr::memmem::find;
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use super::super::call::{Call, Dialect};
@@ -13,6 +14,17 @@ use super::super::sse;
 use super::super::stream::State;
 use super::logprobs::Legacy;
 use super::{Answer, names};
+
+/// What a chunk says of the work done.
+static COUNTS: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| ["\"usage\"", "\"timings\""].map(Finder::new));
+
+/// Where a chunk holds a piece of an answer: text, reasoning or a tool call.
+static PIECES: LazyLock<[Finder<'static>; 5]> = LazyLock::new(|| {
+    ["\"content\"", "\"text\"", "\"reasoning_content\"", "\"reasoning\"", "\"tool_calls\""].map(Finder::new)
+});
+
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
 
 /// The stream of a chat or text completion.
 #[derive(Debug)]
@@ -74,7 +86,7 @@ impl Stream {
     }
 
     fn chunk(&mut self, state: &mut State, elapsed: Duration, raw: &[u8], data: &[u8], out: &mut Vec<u8>) {
-        if find(data, b"\"usage\"").is_some() || find(data, b"\"timings\"").is_some() {
+        if COUNTS.iter().any(|key| key.find(data).is_some()) {
             match chunk::parse(data) {
                 Ok(chunk) => {
                     state.usage.update(&chunk);
@@ -85,10 +97,10 @@ impl Stream {
                 Err(error) => log::debug!("a chunk of the engine does not parse, it is passed on: {error}"),
             }
         }
-        if brings_text(data) {
+        if PIECES.iter().any(|key| has_value(data, key)) {
             state.token(elapsed);
         }
-        if has_value(data, b"\"finish_reason\"") {
+        if has_value(data, &FINISH) {
             state.finished = true;
         }
         match self.logprobs.as_mut().and_then(|legacy| legacy.event(data)) {
@@ -106,17 +118,10 @@ impl Stream {
     }
 }
 
-/// Whether a chunk holds a piece of an answer: text, reasoning or a tool call.
-fn brings_text(data: &[u8]) -> bool {
-    [&b"\"content\""[..], b"\"text\"", b"\"reasoning_content\"", b"\"reasoning\"", b"\"tool_calls\""]
-        .into_iter()
-        .any(|key| has_value(data, key))
-}
-
 /// Whether `key` is there with a value other than `null` and `""`.
-fn has_value(data: &[u8], key: &[u8]) -> bool {
-    let Some(found) = find(data, key) else { return false };
-    let rest = data[found + key.len()..].trim_ascii_start();
+fn has_value(data: &[u8], key: &Finder<'_>) -> bool {
+    let Some(found) = key.find(data) else { return false };
+    let rest = data[found + key.needle().len()..].trim_ascii_start();
     let Some(value) = rest.strip_prefix(b":") else { return false };
     let value = value.trim_ascii_start();
     !value.starts_with(b"null") && !value.starts_with(b"\"\"")
