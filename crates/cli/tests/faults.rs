@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -266,6 +266,23 @@ fn an_idle_worker_that_is_killed_is_replaced_before_anybody_notices() {
     workers.iter().for_each(|worker| kill_9(*worker));
     wait_until("their end", SOON, || workers.iter().all(|worker| !is_alive(*worker)));
     assert!(Gpu::new(&daemon).works());
+}
+
+/// A shell gives 1,024 open files to start with, which is less than the connections that may be there.
+#[test]
+fn a_shells_limit_of_open_files_is_not_that_of_connections() {
+    let daemon = Setup::noop().models().open_files(64).start();
+    let connect = || std::os::unix::net::UnixStream::connect(daemon.models_socket()).unwrap();
+    let mut crowd: Vec<_> = (0..200).map(|_| connect()).collect();
+    for connection in &mut crowd {
+        connection.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    }
+    for connection in &mut crowd {
+        connection.set_read_timeout(Some(SOON)).unwrap();
+        let mut head = [0; 12];
+        connection.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+    }
 }
 
 #[test]

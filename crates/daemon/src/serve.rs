@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pontoon_callers::Directory;
 use pontoon_transport::tls::Identity;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vsock::VsockListener;
 
@@ -29,6 +30,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     if config.listen.tcp.is_some() && config.listen.tokens.is_empty() {
         return Err(Error::NoToken);
     }
+    raise_open_files();
     let tcp = config.listen.tcp.as_ref().map(|address| {
         TcpListener::bind(address).map_err(|source| Error::Listen { what: format!("tcp:{address}"), source })
     });
@@ -176,6 +178,16 @@ fn refresh_cdi(config: &Config) {
             }
         }
         Err(error) => log::warn!("{error}; run `pontoon cdi refresh`"),
+    }
+}
+
+/// As many open files as this user may have: what a shell gives to start with is less than the connections that
+/// the configuration permits. Workers and engines have limits of their own.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("no more than {:?} files may be open: {error}", limit.current);
     }
 }
 

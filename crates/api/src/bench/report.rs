@@ -32,7 +32,8 @@ pub struct Compared {
     pub eight: f64,
     /// Speed of prompts, as a share [at least 0.99].
     pub prompt: f64,
-    /// Added to a request, in microseconds [at most 150].
+    /// Added to a request, in microseconds [at most 150]. This and the next two are middles of differences, not
+    /// differences of the medians beside them.
     pub request_us: f64,
     /// Added to a token, in microseconds [at most 20].
     pub token_us: f64,

@@ -99,6 +99,7 @@ impl Account {
     /// The turn is given back: its engine is gone.
     pub fn returned(&mut self) {
         self.lease = None;
+        self.rows = None;
         self.prompt = 0;
     }
 

@@ -26,6 +26,7 @@ pub struct Setup {
     models: bool,
     toml: String,
     log: Option<PathBuf>,
+    open_files: Option<u32>,
 }
 
 impl Setup {
@@ -52,6 +53,11 @@ impl Setup {
         Self { models: true, ..self }
     }
 
+    /// With so many open files permitted, as a shell gives it.
+    pub fn open_files(self, open_files: u32) -> Self {
+        Self { open_files: Some(open_files), ..self }
+    }
+
     pub fn log_to(self, path: &str) -> Self {
         Self { log: Some(path.into()), ..self }
     }
@@ -72,7 +78,11 @@ impl Setup {
 }
 
 fn spawn(folder: &Path, setup: &Setup) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+    let program = env!("CARGO_BIN_EXE_pontoon");
+    let mut command = Command::new(if setup.open_files.is_some() { "sh" } else { program });
+    if let Some(count) = setup.open_files {
+        command.args(["-c", &format!("ulimit -Sn {count} && exec \"$0\" \"$@\""), program]);
+    }
     command.arg("serve").arg("--config").arg(folder.join("pontoon.toml"));
     command.arg("--socket").arg(folder.join("g/pontoon.sock"));
     if setup.noop {

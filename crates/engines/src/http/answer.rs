@@ -2,10 +2,10 @@
 
 use super::Failure;
 
-/// No head is longer, in bytes.
+/// A head that is not complete after so many bytes is given up.
 pub const MAX_HEAD: usize = 16 << 10;
 
-/// No line between pieces of a body is longer, in bytes.
+/// The same for a line between pieces of a body.
 const MAX_LINE: usize = 8 << 10;
 
 /// A head.
@@ -34,8 +34,8 @@ pub enum Left {
     Piece(u64),
     /// The end of a piece's line.
     Break,
-    /// Trailers, then the end.
-    Trailers,
+    /// Trailers, of so many bytes at most, then the end.
+    Trailers(usize),
 }
 
 /// What the next bytes are.
@@ -57,7 +57,7 @@ impl Head {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut headers = [httparse::EMPTY_HEADER; 100];
         let mut answer = httparse::Response::new(&mut headers);
         let parsed = answer.parse(bytes).map_err(|error| Failure::Malformed(error.to_string()))?;
         let httparse::Status::Complete(length) = parsed else { return Ok(None) };
@@ -74,7 +74,7 @@ impl Head {
     }
 
     fn take(&mut self, name: &str, value: &[u8]) -> Result<(), Failure> {
-        let shown = || Failure::Malformed(format!("{name}: {:?}", String::from_utf8_lossy(value)));
+        let shown = || Failure::Malformed(format!("{name}: {:?}", excerpt(value)));
         // The names differ in length from each other and from nearly all that engines send.
         match name.len() {
             10 if name.eq_ignore_ascii_case("connection") => {
@@ -134,16 +134,21 @@ impl Left {
             }
             Self::Length => self.length(bytes),
             Self::Break => self.line(bytes, |line| line.is_empty().then_some(Self::Length)),
-            Self::Trailers => {
-                self.line(bytes, |line| Some(if line.is_empty() { Self::Nothing } else { Self::Trailers }))
+            Self::Trailers(most) => {
+                let most = *most;
+                self.line(bytes, |line| match line.len() {
+                    0 => Some(Self::Nothing),
+                    length => Some(Self::Trailers(most.checked_sub(length)?)),
+                })
             }
         }
     }
 
     fn length(&mut self, bytes: &[u8]) -> Result<Next, Failure> {
         match httparse::parse_chunk_size(bytes) {
-            Ok(httparse::Status::Complete((line, count))) => {
-                *self = if count == 0 { Self::Trailers } else { Self::Piece(count) };
+            // Without a digit, it takes the length for 0.
+            Ok(httparse::Status::Complete((line, count))) if bytes[0].is_ascii_hexdigit() => {
+                *self = if count == 0 { Self::Trailers(MAX_HEAD) } else { Self::Piece(count) };
                 Ok(Next::Skip(line))
             }
             Ok(httparse::Status::Partial) if bytes.len() < MAX_LINE => Ok(Next::More),

@@ -14,6 +14,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::net::UnixStream;
@@ -25,6 +26,12 @@ pub use stream::Stream;
 /// Bytes that are read at once, if there are as many.
 const PIECE: usize = 32 << 10;
 
+/// Heads below 200 that may come before an answer's.
+const MAX_ANNOUNCED: u32 = 8;
+
+/// How long is waited for what an engine has said before it closed.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// A connection to an engine.
 #[derive(Debug)]
 pub struct Connection {
@@ -35,6 +42,29 @@ pub struct Connection {
     left: Left,
     /// The engine keeps the connection open behind this answer.
     kept: bool,
+    /// Heads below 200 that have come before this answer's.
+    announced: u32,
+}
+
+/// What is still to be sent.
+struct Request<'a> {
+    head: &'a [u8],
+    body: &'a [u8],
+}
+
+impl Request<'_> {
+    fn poll_send(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !(self.head.is_empty() && self.body.is_empty()) {
+            let slices = [IoSlice::new(self.head), IoSlice::new(self.body)];
+            let count = ready!(Pin::new(&mut *stream).poll_write_vectored(context, &slices))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_head = count.min(self.head.len());
+            (self.head, self.body) = (&self.head[of_head..], &self.body[count - of_head..]);
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Why an engine did not answer.
@@ -49,6 +79,9 @@ pub enum Failure {
     /// It sent what is no HTTP.
     #[error("the engine's answer is no HTTP: {0}")]
     Malformed(String),
+    /// It sent more than so many bytes.
+    #[error("the engine's answer is longer than {0} bytes")]
+    Long(usize),
 }
 
 impl Connection {
@@ -59,7 +92,14 @@ impl Connection {
     pub async fn open(socket: &Path) -> Result<Self, Failure> {
         let stream = UnixStream::connect(socket).await.and_then(UnixStream::into_std);
         let stream = stream.and_then(Stream::new).map_err(Failure::Connect)?;
-        Ok(Self { stream, input: Vec::with_capacity(PIECE), at: 0, left: Left::Nothing, kept: true })
+        Ok(Self {
+            stream,
+            input: Vec::with_capacity(PIECE),
+            at: 0,
+            left: Left::Nothing,
+            kept: true,
+            announced: 0,
+        })
     }
 
     /// Posts a body of JSON. The status of what is answered; [`Connection::poll_data`] gives its body.
@@ -93,42 +133,51 @@ impl Connection {
             b"\r\n\r\n",
         ];
         let head = parts.concat();
-        let sent = self.send(&head, body).await;
-        // Whoever refuses a request may answer before it has read all of it.
-        match (self.head().await, sent) {
-            (Ok(status), _) => Ok(status),
-            (Err(_), Err(error)) => Err(Failure::Broken(error)),
-            (Err(failure), Ok(())) => Err(failure),
-        }
+        // Of no use again until an answer says so.
+        (self.kept, self.announced) = (false, 0);
+        let mut request = Request { head: &head, body };
+        let answered = poll_fn(|context| match request.poll_send(&mut self.stream, context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            // Whoever refuses a request may answer before it has all of it.
+            sent => self.poll_head(context).map(|head| Ok((head, sent.is_ready()))),
+        });
+        let (head, whole) = match answered.await {
+            Ok((head, whole)) => (head?, whole),
+            Err(error) => (self.parting(error).await?, false),
+        };
+        (self.left, self.kept) = (head.left, head.kept && whole);
+        Ok(head.status)
     }
 
-    async fn send(&mut self, mut head: &[u8], mut body: &[u8]) -> io::Result<()> {
-        while !(head.is_empty() && body.is_empty()) {
-            let slices = [IoSlice::new(head), IoSlice::new(body)];
-            let count =
-                poll_fn(|context| Pin::new(&mut self.stream).poll_write_vectored(context, &slices)).await?;
-            if count == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+    /// What an engine said before it stopped reading.
+    async fn parting(&mut self, error: io::Error) -> Result<Head, Failure> {
+        if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
+            let head = poll_fn(|context| self.poll_head(context));
+            if let Ok(Ok(head)) = tokio::time::timeout(PARTING, head).await {
+                return Ok(head);
             }
-            let of_head = count.min(head.len());
-            (head, body) = (&head[of_head..], &body[count - of_head..]);
         }
-        Ok(())
+        Err(Failure::Broken(error))
     }
 
-    async fn head(&mut self) -> Result<u16, Failure> {
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
         loop {
             if let Some((head, length)) = Head::parse(&self.input[self.at..])? {
                 self.at += length;
                 // Anything below 200 announces the real one.
                 if head.status >= 200 {
-                    (self.left, self.kept) = (head.left, head.kept);
-                    return Ok(head.status);
+                    return Poll::Ready(Ok(head));
+                }
+                self.announced += 1;
+                if self.announced > MAX_ANNOUNCED {
+                    let text = format!("more than {MAX_ANNOUNCED} heads before the answer's");
+                    return Poll::Ready(Err(Failure::Malformed(text)));
                 }
             } else if self.input.len() - self.at > MAX_HEAD {
-                return Err(Failure::Malformed(format!("its head is longer than {MAX_HEAD} bytes")));
-            } else if poll_fn(|context| self.poll_fill(context)).await? == 0 {
-                return Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into()));
+                let text = format!("its head is longer than {MAX_HEAD} bytes");
+                return Poll::Ready(Err(Failure::Malformed(text)));
+            } else if ready!(self.poll_fill(context))? == 0 {
+                return Poll::Ready(Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())));
             }
         }
     }
@@ -163,11 +212,9 @@ impl Connection {
     /// [`Failure`].
     pub async fn whole(&mut self, most: usize) -> Result<Vec<u8>, Failure> {
         let mut all = Vec::new();
-        while let Some(data) = poll_fn(|context| self.poll_into(&mut all, context)).await? {
+        while poll_fn(|context| self.poll_into(&mut all, context)).await?.is_some() {
             if all.len() > most {
-                return Err(Failure::Malformed(format!(
-                    "it is longer than {most} bytes, by {data} at least"
-                )));
+                return Err(Failure::Long(most));
             }
         }
         Ok(all)
@@ -193,8 +240,8 @@ impl Connection {
         })
     }
 
-    /// Whether it may carry another request: the last answer was read to its end, and the engine has neither
-    /// closed it nor said anything that nobody asked for.
+    /// Whether it may carry another request: the last answer was read to its end, and as far as is known, the
+    /// engine has neither closed it nor said anything that nobody asked for.
     pub fn usable(&self) -> bool {
         self.kept && self.left == Left::Nothing && self.at == self.input.len() && self.stream.is_silent()
     }

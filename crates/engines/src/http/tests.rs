@@ -8,11 +8,8 @@ use super::*;
 
 /// An engine that answers each request on one connection with the next of these, in pieces of so many bytes.
 async fn engine(answers: Vec<Vec<u8>>, piece: usize, keep: bool) -> Connection {
-    let folder = tempfile();
-    let socket = folder.join("engine.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
+    let (connection, mut stream) = connected().await;
     tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
         for answer in answers {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
@@ -31,9 +28,18 @@ async fn engine(answers: Vec<Vec<u8>>, piece: usize, keep: bool) -> Connection {
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
     });
-    let connection = Connection::open(&socket).await.unwrap();
-    std::fs::remove_dir_all(folder).unwrap();
     connection
+}
+
+/// A connection and its other end.
+async fn connected() -> (Connection, UnixStream) {
+    let folder = tempfile();
+    let socket = folder.join("engine.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let connection = Connection::open(&socket).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    (connection, stream)
 }
 
 fn tempfile() -> std::path::PathBuf {
@@ -106,6 +112,8 @@ async fn what_is_no_http_is_said_and_never_waited_for() {
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx", "content-length"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx", "gzip"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "piece's length"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\r\n", "piece's length"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n;x\r\n\r\n", "piece's length"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc\r\n", "behind a piece"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort", "broke off"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab", "broke off"),
@@ -119,8 +127,48 @@ async fn what_is_no_http_is_said_and_never_waited_for() {
     let endless = [b"HTTP/1.1 200 OK\r\nx: ".to_vec(), vec![b'y'; 2 * MAX_HEAD]].concat();
     let mut connection = engine(vec![endless], 4096, true).await;
     assert!(exchange(&mut connection).await.unwrap_err().to_string().contains("longer than 16384"));
+    let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n".to_vec();
+    let trailers = [chunked, b"a: b\r\n".repeat(MAX_HEAD / 4 + 1)].concat();
+    let mut connection = engine(vec![trailers], 4096, true).await;
+    assert!(exchange(&mut connection).await.unwrap_err().to_string().contains("behind a piece"));
+    let mut connection = engine(vec![b"HTTP/1.1 102 Wait\r\n\r\n".repeat(9)], 4096, true).await;
+    assert!(exchange(&mut connection).await.unwrap_err().to_string().contains("more than 8 heads"));
     let mut connection = engine(vec![], 1, true).await;
     assert!(connection.post("/a b", b"").await.is_err());
+}
+
+/// An engine that has seen enough of a request says so, and reads no further or closes.
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_question_is_heard() {
+    let body = vec![b' '; 4 << 20];
+    for closes in [false, true] {
+        let (mut connection, mut theirs) = connected().await;
+        let engine = tokio::spawn(async move {
+            theirs.read_exact(&mut [0; 1000]).await.unwrap();
+            theirs.write_all(b"HTTP/1.1 413 Large\r\ncontent-length: 3\r\n\r\nno!").await.unwrap();
+            (!closes).then_some(theirs)
+        });
+        let asked = tokio::time::timeout(Duration::from_secs(20), connection.post("/x", &body)).await;
+        assert_eq!(asked.expect("no answer was waited for in vain").unwrap(), 413);
+        assert_eq!(connection.whole(100).await.unwrap(), b"no!");
+        assert!(!connection.usable(), "half a question is still under way");
+        drop(engine.await.unwrap());
+    }
+    // One that reads no more and says nothing.
+    let (mut connection, theirs) = connected().await;
+    let theirs = theirs.into_std().unwrap();
+    theirs.shutdown(std::net::Shutdown::Read).unwrap();
+    let failure = connection.post("/x", &body).await.unwrap_err();
+    assert!(failure.to_string().contains("broke off"), "{failure}");
+    assert!(!connection.usable());
+}
+
+#[tokio::test]
+async fn an_answer_is_no_longer_than_it_may_be() {
+    let answer = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 2000]].concat();
+    let mut connection = engine(vec![answer], 100, true).await;
+    connection.post("/x", b"").await.unwrap();
+    assert!(connection.whole(1000).await.unwrap_err().to_string().contains("longer than 1000 bytes"));
 }
 
 proptest! {
