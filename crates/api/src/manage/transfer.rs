@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -14,6 +15,9 @@ use crate::body::AnswerBody;
 use crate::dialect::{DialectError, ErrorKind, ollama};
 use crate::reply::{self, Answer};
 use crate::server::{Ask, Shared};
+
+/// How long an answer waits for something to move; what fails later is told in its stream.
+const EARLY: Duration = Duration::from_secs(5);
 
 /// Whose progress stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,10 +101,8 @@ async fn run(
         }
         let last = match ended {
             Ok(message) => line(style, &Event::Success(message)),
-            Err(error) if !moved => {
-                let _ = begun.send(Err(told(&error))).await;
-                return;
-            }
+            // Nothing has been answered, unless that took too long.
+            Err(error) if !moved && begun.send(Err(told(&error))).await.is_ok() => return,
             Err(error) => error_line(style, &error.to_string()),
         };
         drop(begun);
@@ -108,8 +110,11 @@ async fn run(
     });
     // Many lines can come before anything moves only where names are resolved slowly; they wait in the
     // channel, which then holds the work up until the answer is read.
-    let early = tokio::time::timeout(std::time::Duration::from_secs(5), begins.recv()).await;
-    if let Ok(Some(Err(error))) = early {
+    let early = tokio::time::timeout(EARLY, begins.recv()).await.unwrap_or_else(|_| {
+        begins.close();
+        begins.try_recv().ok()
+    });
+    if let Some(Err(error)) = early {
         return Err(error);
     }
     if !stream {

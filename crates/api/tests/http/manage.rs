@@ -13,6 +13,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_model_leaves_and_comes_back_as_a_tar", tars),
         trial("settings_are_set_shown_and_explained", settings),
         trial("pulls_of_what_is_not_there_fail_with_a_status", pulls),
+        trial("what_fails_when_the_answer_has_begun_is_its_last_line", late),
         trial("ollama_copies_creates_and_deletes", ollama),
         trial("a_busy_model_is_not_removed", busy),
         trial("everything_that_manages_is_refused_to_guests", refused),
@@ -128,6 +129,35 @@ async fn pulls() {
     assert!(ollama.json::<Value>().await.unwrap()["error"].is_string());
     let push = client().post(scene.url("/models/no/such/push")).send().await.unwrap();
     assert_eq!(push.status(), 404);
+}
+
+/// A registry that lets its callers wait for longer than an answer waits, and then goes.
+async fn late() {
+    let scene = Scene::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let model = format!("{}/org/model:1", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(6)).await;
+                drop(stream);
+            });
+        }
+    });
+    let docker = async {
+        let answer = scene.post("/models/create", json!({ "from": model })).await;
+        assert_eq!(answer.status(), 200, "the answer has begun");
+        answer.text().await.unwrap()
+    };
+    let ollama = async { scene.post("/api/pull", json!({ "model": model })).await.text().await.unwrap() };
+    let whole = async { scene.post("/api/pull", json!({ "model": model, "stream": false })).await.status() };
+    let (docker, ollama, whole) = tokio::join!(docker, ollama, whole);
+    let last = |text: &str| serde_json::from_str::<Value>(text.lines().last().unwrap()).unwrap();
+    let error = last(&docker);
+    assert_eq!(error["type"], "error", "{docker}");
+    assert!(error["message"].as_str().unwrap().contains("no answer from 127.0.0.1"), "{docker}");
+    assert!(last(&ollama)["error"].as_str().unwrap().contains("no answer"), "{ollama}");
+    assert_eq!(whole, 502);
 }
 
 async fn ollama() {
