@@ -72,7 +72,35 @@ enum Verb {
     Worker(worker::Verb),
 }
 
+/// Makes a failure to write what a verb prints a sentence. The standard library panics there. Whoever closes a pipe
+/// has read enough, and hears nothing.
+fn say_where_output_fails() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload_as_str().unwrap_or_default();
+        match said.strip_prefix("failed printing to stdout: ") {
+            Some(why) if why.contains("Broken pipe") => std::process::exit(1),
+            Some(why) => {
+                eprintln!("pontoon: the output cannot be written: {why}");
+                std::process::exit(1);
+            }
+            None => usual(panic),
+        }
+    }));
+}
+
+/// What others wrote, without what would move a terminal's cursor or colour it.
+fn for_a_terminal(text: &str) -> String {
+    let shown = |character: char| match character {
+        '\n' | '\t' => character.to_string(),
+        control if control.is_control() => control.escape_default().to_string(),
+        other => other.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
 fn main() -> ExitCode {
+    say_where_output_fails();
     let words: Vec<_> = std::env::args_os().collect();
     let result = match words.first().is_some_and(|program| compose::is_plugin(program)) {
         true => compose::run_plugin(words),
@@ -81,7 +109,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(message) => {
-            eprintln!("pontoon: {message}");
+            eprintln!("pontoon: {}", for_a_terminal(&message));
             ExitCode::FAILURE
         }
     }

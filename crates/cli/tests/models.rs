@@ -53,6 +53,33 @@ fn the_command_line_from_package_to_prune() {
 }
 
 #[test]
+fn output_goes_where_it_is_sent_or_a_sentence_says_why_not() {
+    let Some(daemon) = start("") else { return };
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for verb in [&["model", "ls"][..], &["model", "show", CHAT], &["model", "inspect", CHAT]] {
+        let output = daemon.command(verb).stdout(full()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with("pontoon: the output cannot be written: No space"), "{verb:?}: {said}");
+        assert_eq!(output.status.code(), Some(1), "{verb:?}");
+    }
+    // An archive goes through a pipe, and to what a link names; neither is replaced.
+    let [pipe, link, target] = ["pipe", "link", "target"].map(|name| daemon.folder().join(name));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reading = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap()
+    });
+    ok(&daemon, &["model", "export", CHAT, "-o", pipe.to_str().unwrap()]);
+    let piped = reading.join().unwrap();
+    std::fs::write(&target, "").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    ok(&daemon, &["model", "export", CHAT, "-o", link.to_str().unwrap()]);
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read(&target).unwrap().len(), piped.len());
+    assert!(piped.len() > 700_000, "{} bytes", piped.len());
+}
+
+#[test]
 fn guests_may_ask_but_not_manage() {
     let Some(daemon) = start("") else { return };
     let (guest, admin) = (daemon.models_socket(), daemon.folder().join("g-admin/models.sock"));

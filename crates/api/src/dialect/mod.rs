@@ -12,6 +12,7 @@ mod cards;
 mod chunk;
 mod duration;
 mod error;
+mod grammar;
 mod json;
 pub mod limits;
 pub mod ollama;

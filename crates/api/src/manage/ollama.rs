@@ -124,10 +124,17 @@ fn read(path: &std::path::Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+fn context_size(value: Value) -> Result<u32, DialectError> {
+    let tokens = value.as_u64().and_then(|tokens| i32::try_from(tokens).ok()).filter(|tokens| *tokens > 0);
+    tokens.map(i32::unsigned_abs).ok_or_else(|| {
+        let text = format!("parameters.num_ctx must be a whole number from 1 to {}, got {value}", i32::MAX);
+        DialectError::invalid("parameters.num_ctx", text)
+    })
+}
+
 async fn create(ask: &Ask, body: &[u8]) -> Answer {
     let mut wanted = ollama::manage(Manage::Create, body)?;
-    let context = wanted.parameters.remove("num_ctx").and_then(|value| value.as_u64());
-    let context = context.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+    let context = wanted.parameters.remove("num_ctx").map(context_size).transpose()?;
     let mut missing = wanted.unsupported;
     missing.extend(wanted.parameters.into_iter().map(|(key, _)| format!("parameters.{key}")));
     let named = [

@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use serde_json::json;
 
-use crate::scene::{Scene, chat, client, streamed, trial, until};
+use crate::scene::{Scene, TOY, chat, client, streamed, trial, until};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -15,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         trial("hostile_heads_are_answered_and_cut", heads),
         trial("oversize_bodies_are_refused_before_they_come", oversize),
         trial("half_sent_bodies_and_trickled_heads_end", halves),
+        trial("ranges_the_wrong_way_round_never_reach_an_engine", wrong_way_round),
         trial("a_hundred_that_connect_and_vanish_disturb_nobody", vanish),
         trial("a_thousand_idle_connections_are_cheap", idle),
         trial("connections_of_one_caller_are_limited", crowd),
@@ -202,4 +204,47 @@ async fn crowd() {
         client().get(scene.url("/health")).send().await.is_ok_and(|answer| answer.status() == 200)
     })
     .await;
+}
+
+/// llama-server writes rules for these until its memory is full.
+async fn wrong_way_round() {
+    let scene = Scene::new().await;
+    let schema = json!({ "type": "array", "items": { "type": "string" }, "minItems": 5, "maxItems": 2 });
+    let messages = json!([{ "role": "user", "content": "hi" }]);
+    let tool = json!({ "name": "f", "parameters": schema });
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let requests = [
+        (
+            "/v1/chat/completions",
+            json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "x", "schema": schema } } }),
+        ),
+        ("/v1/chat/completions", json!({ "tools": [{ "type": "function", "function": tool }] })),
+        ("/v1/chat/completions", json!({ "grammar": "root ::= \"a\"{5,2}" })),
+        (
+            "/v1/completions",
+            json!({ "prompt": "x", "json_schema": { "type": "string", "pattern": "^a{5,2}$" } }),
+        ),
+        ("/v1/messages", json!({ "max_tokens": 5, "tools": [{ "name": "f", "input_schema": schema }] })),
+        ("/api/chat", json!({ "format": schema })),
+        ("/api/generate", json!({ "prompt": "x", "format": schema })),
+        (
+            "/v1/responses",
+            json!({ "input": "x", "text": { "format": { "type": "json_schema", "name": "x", "schema": schema } } }),
+        ),
+    ];
+    for (path, mut body) in requests {
+        body["model"] = TOY.into();
+        if body.get("prompt").or(body.get("input")).is_none() {
+            body["messages"] = messages.clone();
+        }
+        let answer = scene.post(path, body).await;
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(
+            status == 400 && (text.contains("minItems") || text.contains("{5,2}")),
+            "{path}: {status} {text}"
+        );
+    }
+    let body = format!(r#"{{"model":"{TOY}","prompt":"x","json_schema":{deep}}}"#);
+    let answer = client().post(scene.url("/v1/completions")).body(body).send().await.unwrap();
+    assert_eq!(answer.status(), 400, "too deep to be looked through");
 }

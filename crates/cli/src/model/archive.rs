@@ -36,8 +36,14 @@ pub fn export(config: &Config, arguments: &Export) -> Result<ExitCode, String> {
             return Err("a tar file does not belong on a terminal: name a file with -o".into());
         }
         None => store.export(&arguments.name, std::io::stdout().lock()).map_err(|error| error.to_string())?,
+        // A device or a pipe is written to as it is.
+        Some(path) if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) => {
+            let mut file = File::options().write(true).open(path).map_err(|error| wrong(path, error))?;
+            store.export(&arguments.name, &mut file).map_err(|error| error.to_string())?;
+        }
         Some(path) => {
-            // The file appears whole or not at all.
+            // The file appears whole or not at all; a link to it stays a link.
+            let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
             let mut unfinished = path.clone().into_os_string();
             unfinished.push(".unfinished");
             let unfinished = PathBuf::from(unfinished);

@@ -15,6 +15,9 @@ use crate::{Error, Settings, files};
 /// Saving and restoring may take this long in all; a prompt is computed again rather than waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// An engine that takes longer to say what there is to save has lost its way, and somebody may wait for its memory.
+const ANSWER: Duration = Duration::from_secs(3);
+
 /// Names a folder of saved slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotKey(String);
@@ -94,7 +97,7 @@ impl SlotCache {
     /// Asks an engine that serves nobody to save what its slots hold. Returns how many did.
     pub async fn save(&self, socket: &Path, place: &Path) -> usize {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        let Ok(answer) = get(socket, "/slots", PATIENCE).await else { return 0 };
+        let Ok(answer) = get(socket, "/slots", ANSWER).await else { return 0 };
         let slots = answer.json().and_then(|slots| slots.as_array().cloned()).unwrap_or_default();
         let mut saved = 0;
         for slot in slots {

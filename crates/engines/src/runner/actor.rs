@@ -442,6 +442,7 @@ impl Actor {
         }
         known.process = None;
         known.log.push("pontoon: the engine ended by itself");
+        log::warn!("the engine of {} ended by itself; `pontoon model logs` may say why", known.plan.name);
         self.counters.deaths += 1;
         let _ =
             self.notices.send(Notice::Died { model: known.plan.name.clone(), digest: known.digest.clone() });

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::call::{Action, Answer as AnyAnswer, Call, Endpoint, EngineRequest, Mode};
 use super::super::duration;
 use super::super::error::{DialectError, ErrorKind};
+use super::super::grammar;
 use super::super::json::{self, Object, Path, missing, wrong};
 use super::super::limits;
 use super::super::openai::{self, ToolChoice};
@@ -49,6 +50,7 @@ pub fn prepare(endpoint: Endpoint, body: &[u8]) -> Result<Call, DialectError> {
     tools(object, &mut fields)?;
     thinking(object, &mut fields)?;
     output(object, &mut fields)?;
+    grammar::check(&fields)?;
     let (engine, answer) = if count {
         (count_request(&fields), Answer { count, ..Answer::default() })
     } else {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::call::{Action, Answer as AnyAnswer, Call, Endpoint, EngineRequest, KeepAlive, Mode};
 use super::super::duration;
 use super::super::error::{DialectError, ErrorKind};
+use super::super::grammar;
 use super::super::json::{self, Object, Path, missing, wrong};
 use super::super::limits;
 use super::super::openai;
@@ -139,6 +140,7 @@ fn chat(common: Common<'_>) -> Result<Call, DialectError> {
     }
     options::format(object, &mut fields)?;
     options::think(object, &mut fields)?;
+    grammar::check(&fields)?;
     let engine =
         EngineRequest::from_fields("/v1/chat/completions", stream, common.options.max_tokens, &fields);
     Ok(common.call(Endpoint::OllamaChat, stream, Action::Run(engine), answer(Shape::Chat, "stop")))
@@ -318,6 +320,7 @@ fn generate(common: Common<'_>) -> Result<Call, DialectError> {
         options::think(object, &mut fields)?;
         "/v1/chat/completions"
     };
+    grammar::check(&fields)?;
     let engine = EngineRequest::from_fields(path, stream, common.options.max_tokens, &fields);
     Ok(common.call(Endpoint::OllamaGenerate, stream, Action::Run(engine), answer))
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::error::DialectError;
+use super::super::grammar;
 use super::super::json::{Path, count, whole, wrong};
 use super::super::limits;
 
@@ -30,6 +31,12 @@ pub enum Rule {
     Entries(usize),
     /// Anything of at most so many bytes.
     Any(usize),
+    /// Something with schemas in it, of at most so many bytes.
+    Schema(usize),
+    /// A grammar of at most so many bytes.
+    Grammar(usize),
+    /// A regular expression of at most so many bytes.
+    Pattern(usize),
     /// A stop sequence or an array of them.
     Stop,
     /// A meaning of its own; looked at elsewhere.
@@ -38,7 +45,7 @@ pub enum Rule {
     Silent,
 }
 
-use Rule::{Any, Entries, Flag, Int, Num, OneOf, Own, Silent, Stop, Text};
+use Rule::{Any, Entries, Flag, Grammar, Int, Num, OneOf, Own, Pattern, Schema, Silent, Stop, Text};
 
 /// Fields of chat and text completions.
 const SAMPLING: &[(&str, Rule)] = &[
@@ -78,14 +85,14 @@ const SAMPLING: &[(&str, Rule)] = &[
     ("skip_special_tokens", Flag),
     ("include_stop_str_in_output", Flag),
     ("ignore_eos", Flag),
-    ("grammar", Text(limits::GRAMMAR)),
-    ("json_schema", Any(limits::OPTION)),
-    ("response_format", Any(limits::OPTION)),
-    ("guided_json", Any(limits::OPTION)),
-    ("guided_regex", Text(limits::GRAMMAR)),
+    ("grammar", Grammar(limits::GRAMMAR)),
+    ("json_schema", Schema(limits::OPTION)),
+    ("response_format", Schema(limits::OPTION)),
+    ("guided_json", Schema(limits::OPTION)),
+    ("guided_regex", Pattern(limits::GRAMMAR)),
     ("guided_choice", Entries(1024)),
-    ("guided_grammar", Text(limits::GRAMMAR)),
-    ("structured_outputs", Any(limits::OPTION)),
+    ("guided_grammar", Grammar(limits::GRAMMAR)),
+    ("structured_outputs", Schema(limits::OPTION)),
     ("t_max_predict_ms", Int(-1, i32::MAX as i64)),
     ("cache_prompt", Flag),
     ("lora", Own),
@@ -177,16 +184,11 @@ pub fn obey(name: &str, rule: Rule, raw: &RawValue) -> Result<(), DialectError> 
     match rule {
         Own | Silent => Ok(()),
         Any(max) => length(&at, raw, max),
+        Schema(max) => length(&at, raw, max).and_then(|()| grammar::check_text(name, raw.get())),
         Entries(max) => length(&at, raw, limits::OPTION).and_then(|()| entries(&at, raw, max)),
-        Text(max) => {
-            length(&at, raw, 6 * max + 2)?;
-            let value = value(raw);
-            match value.as_str() {
-                Some(text) if text.len() <= max => Ok(()),
-                Some(text) => Err(too_long(&at, text.len(), max)),
-                None => Err(wrong(&at, "a string", &value)),
-            }
-        }
+        Text(max) => text(&at, raw, max).map(drop),
+        Grammar(max) => text(&at, raw, max).and_then(|text| grammar::check_repetitions(name, &text, true)),
+        Pattern(max) => text(&at, raw, max).and_then(|text| grammar::check_repetitions(name, &text, false)),
         Flag => match raw.get() {
             "true" | "false" => Ok(()),
             _ => Err(wrong(&at, "true or false", &value(raw))),
@@ -236,6 +238,15 @@ pub fn stop(at: &Path<'_>, value: &Value) -> Result<(), DialectError> {
 /// The value of a field. `fields()` has validated the text, so only absurd depth or numbers end as `null`.
 pub fn value(raw: &RawValue) -> Value {
     serde_json::from_str(raw.get()).unwrap_or(Value::Null)
+}
+
+fn text(at: &Path<'_>, raw: &RawValue, max: usize) -> Result<String, DialectError> {
+    length(at, raw, 6 * max + 2)?;
+    match value(raw) {
+        Value::String(text) if text.len() <= max => Ok(text),
+        Value::String(text) => Err(too_long(at, text.len(), max)),
+        other => Err(wrong(at, "a string", &other)),
+    }
 }
 
 fn length(at: &Path<'_>, raw: &RawValue, max: usize) -> Result<(), DialectError> {

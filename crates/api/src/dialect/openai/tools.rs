@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::super::error::DialectError;
+use super::super::grammar;
 use super::super::json::{self, Object, Path, wrong};
 use super::super::limits;
 use super::{Request, fields, put};
@@ -64,7 +65,7 @@ pub(super) fn copy(request: &mut Request<'_>) -> Result<(), DialectError> {
             }
             // Some engines take an empty array for tools without names.
             Some(0) => return Ok(()),
-            Some(_) => {}
+            Some(_) => grammar::check_text("tools", raw.get())?,
         }
     }
     let Some(choice) = request.get("tool_choice") else {

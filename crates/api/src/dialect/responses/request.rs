@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::super::call::{Action, Answer as AnyAnswer, Call, Endpoint, EngineRequest, History, Mode};
 use super::super::duration;
 use super::super::error::{DialectError, ErrorKind};
+use super::super::grammar;
 use super::super::json::{self, Object, Path, missing, wrong};
 use super::super::limits;
 use super::super::openai::{self, ToolChoice};
@@ -61,6 +62,7 @@ pub fn prepare(body: &[u8], history: History<'_>) -> Result<Call, DialectError> 
     fields.insert("messages".into(), messages(object, previous.as_deref(), &input)?.into());
     tools(object, &mut fields)?;
     format(object, &mut fields)?;
+    grammar::check(&fields)?;
     let max_tokens = sampling(object, &mut fields)?;
     if stream {
         fields.insert("stream".into(), true.into());
