@@ -110,12 +110,14 @@ impl StreamTranslator {
         state.ended = true;
     }
 
-    /// What it has cost so far; an estimate until the engine has counted.
+    /// What it has cost so far; an estimate until the engine has counted. It counts one of several choices alone, so
+    /// that what was seen may be more.
     pub fn usage(&self) -> Usage {
         let mut usage = self.state.usage;
-        if !usage.measured {
-            usage.completion_tokens = self.state.tokens;
-        }
+        usage.completion_tokens = match usage.measured {
+            true => usage.completion_tokens.max(self.state.tokens),
+            false => self.state.tokens,
+        };
         usage
     }
 

@@ -10,6 +10,7 @@ use crate::scene::{Held, Scene, TOY, chat, client, signal, streamed, trial, unti
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("openai_whole_and_streamed_on_every_path", openai),
+        trial("several_prompts_are_answered_and_all_are_counted", several),
         trial("anthropic_streams_its_events", anthropic),
         trial("ollama_streams_lines_with_its_times", ollama),
         trial("responses_are_kept_for_their_caller", responses),
@@ -49,6 +50,25 @@ async fn openai() {
     let models = scene.get("/v1/models").await;
     assert_eq!(models["data"][0]["id"], TOY);
     assert_eq!(scene.get(&format!("/engines/v1/models/{TOY}")).await["id"], TOY);
+}
+
+/// llama-server streams them behind a `null`, and counts the first alone.
+async fn several() {
+    let scene = Scene::parallel(4).await;
+    for stream in [false, true] {
+        let body = json!({
+            "model": TOY, "prompt": ["a", "b", "c"], "max_tokens": 3, "ignore_eos": true, "stream": stream,
+        });
+        let text = scene.post("/v1/completions", body).await.text().await.unwrap();
+        assert!(!text.contains("error"), "{text}");
+        for index in 0..3 {
+            assert!(text.contains(&format!("\"index\":{index}")), "{text}");
+        }
+        let all = scene.get("/engines/requests").await;
+        let record = all[0]["records"].as_array().unwrap().last().unwrap();
+        let counted = record["completion_tokens"].as_u64().unwrap();
+        assert!((6..=9).contains(&counted), "nine tokens, of which some bring no text: {record}");
+    }
 }
 
 async fn anthropic() {

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::FinderRev;
+use memchr::memmem::{Finder, FinderRev};
 use serde_json::Value;
 
 use super::super::call::{Call, Endpoint, JSON, Reply};
@@ -43,7 +43,21 @@ fn usage(body: &[u8]) -> Usage {
             usage.take_counts(&counts);
         }
     }
+    several(body, &mut usage);
     usage
+}
+
+/// llama-server counts the first of several choices alone. The others count as much here, and so do their prompts
+/// where each may have one of its own.
+fn several(body: &[u8], usage: &mut Usage) {
+    static CHOICE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":"));
+    let choices = CHOICE.find_iter(body).count() as u64;
+    if choices > 1 {
+        usage.completion_tokens = usage.completion_tokens.saturating_mul(choices);
+        if memchr::memmem::find(body, b"\"text_completion\"").is_some() {
+            usage.prompt_tokens = usage.prompt_tokens.saturating_mul(choices);
+        }
+    }
 }
 
 /// The engine answered something that its interface does not have.

@@ -59,6 +59,10 @@ impl Stream {
             }
             return;
         }
+        // What llama-server begins with where there are several prompts.
+        if data == b"null" {
+            return;
+        }
         if data == b"[DONE]" {
             self.close(out);
             state.ended = true;
