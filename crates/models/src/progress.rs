@@ -39,15 +39,14 @@ pub enum Event {
 }
 
 impl Event {
-    /// One line of Docker's progress stream, without the line's end.
-    pub fn to_line(&self) -> String {
-        let mode = |transfer: &Transfer| serde_json::json!(transfer);
-        let plain = |kind: &str, message: &str| serde_json::json!({"type": kind, "message": message, "total": 0, "layer": {"size": 0, "current": 0}, "mode": "pull"});
+    /// One line of Docker's progress stream of such a transfer, without the line's end.
+    pub fn to_line(&self, mode: Transfer) -> String {
+        let plain = |kind: &str, message: &str| serde_json::json!({"type": kind, "message": message, "total": 0, "layer": {"size": 0, "current": 0}, "mode": mode});
         let value = match self {
             Self::Progress { layer, total, transfer } => {
                 let verb = if *transfer == Transfer::Pull { "Downloaded" } else { "Uploaded" };
                 let message = format!("{verb}: {:.2} MB", layer.current as f64 / f64::from(1 << 20));
-                serde_json::json!({"type": "progress", "message": message, "total": total, "layer": layer, "mode": mode(transfer)})
+                serde_json::json!({"type": "progress", "message": message, "total": total, "layer": layer, "mode": transfer})
             }
             Self::Status(message) => plain("progress", message),
             Self::Warning(message) => plain("warning", message),
@@ -57,8 +56,8 @@ impl Event {
     }
 
     /// The line of a stream that ends with an error.
-    pub fn error_line(message: &str) -> String {
-        serde_json::json!({"type": "error", "message": message, "total": 0, "layer": {"size": 0, "current": 0}, "mode": "pull"})
+    pub fn error_line(message: &str, mode: Transfer) -> String {
+        serde_json::json!({"type": "error", "message": message, "total": 0, "layer": {"size": 0, "current": 0}, "mode": mode})
             .to_string()
     }
 }
@@ -143,7 +142,7 @@ mod tests {
     fn lines_are_dockers() {
         let layer = Layer { id: "sha256:ab".into(), size: 10, current: 5 };
         let event = Event::Progress { layer, total: 30, transfer: Transfer::Push };
-        let value: serde_json::Value = serde_json::from_str(&event.to_line()).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&event.to_line(Transfer::Push)).unwrap();
         assert_eq!(value["type"], "progress");
         assert_eq!(value["layer"], serde_json::json!({"id": "sha256:ab", "size": 10, "current": 5}));
         assert_eq!((&value["total"], &value["mode"]), (&30.into(), &"push".into()));

@@ -96,7 +96,7 @@ pub async fn load(ask: &Ask, mut body: Incoming) -> Answer {
     let mut text = String::new();
     for model in &loaded {
         let names = if model.names.is_empty() { model.digest.to_string() } else { model.names.join(", ") };
-        text += &Event::Success(format!("{names} is here")).to_line();
+        text += &Event::Success(format!("{names} is here")).to_line(pontoon_models::Transfer::Pull);
         text.push('\n');
     }
     Ok(reply::bytes(StatusCode::OK, "application/json", text))

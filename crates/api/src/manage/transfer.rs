@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use pontoon_models::{Error, Event, Progress, registry};
+use pontoon_models::{Error, Event, Progress, Transfer, registry};
 use tokio::sync::mpsc;
 
 use super::{reference, told};
@@ -38,7 +38,7 @@ pub async fn pull(ask: &Ask, style: Style, name: &str, token: Option<String>, st
         shared.runner.refresh();
         Ok(format!("{} is here", model.display_name()))
     };
-    run(ask, style, work, events, stream).await
+    run(ask, (style, Transfer::Pull), work, events, stream).await
 }
 
 /// Sends a model of the store to its registry.
@@ -53,7 +53,7 @@ pub async fn push(ask: &Ask, style: Style, name: &str, token: Option<String>, st
         let digest = client.push(&shared.store, &name, &to, progress).await?;
         Ok(format!("{} is there as {digest}", to.familiar()))
     };
-    run(ask, style, work, events, stream).await
+    run(ask, (style, Transfer::Push), work, events, stream).await
 }
 
 /// The daemon's client, or one with the caller's own token for the hub.
@@ -68,7 +68,7 @@ fn client(shared: &Shared, token: Option<String>) -> Result<registry::Client, Di
 /// line of the stream.
 async fn run(
     ask: &Ask,
-    style: Style,
+    told_as: (Style, Transfer),
     work: impl Future<Output = Result<String, Error>> + Send + 'static,
     mut events: mpsc::UnboundedReceiver<Event>,
     stream: bool,
@@ -86,7 +86,7 @@ async fn run(
                         let _ = begun.send(Ok(())).await;
                     }
                     // The end is told by the work's own result.
-                    if !matches!(event, Event::Success(_)) && lines.send(Ok(line(style, &event))).await.is_err() {
+                    if !matches!(event, Event::Success(_)) && lines.send(Ok(line(told_as, &event))).await.is_err() {
                         return;
                     }
                 }
@@ -95,15 +95,15 @@ async fn run(
             }
         };
         while let Ok(event) = events.try_recv() {
-            if !matches!(event, Event::Success(_)) && lines.send(Ok(line(style, &event))).await.is_err() {
+            if !matches!(event, Event::Success(_)) && lines.send(Ok(line(told_as, &event))).await.is_err() {
                 return;
             }
         }
         let last = match ended {
-            Ok(message) => line(style, &Event::Success(message)),
+            Ok(message) => line(told_as, &Event::Success(message)),
             // Nothing has been answered, unless that took too long.
             Err(error) if !moved && begun.send(Err(told(&error))).await.is_ok() => return,
-            Err(error) => error_line(style, &error.to_string()),
+            Err(error) => error_line(told_as, &error.to_string()),
         };
         drop(begun);
         let _ = lines.send(Ok(last)).await;
@@ -120,6 +120,7 @@ async fn run(
     if !stream {
         return last_line(answer).await;
     }
+    let style = told_as.0;
     let plain = style == Style::Docker && !accepts_json(ask);
     let content_type = match style {
         Style::Ollama => "application/x-ndjson",
@@ -148,16 +149,16 @@ async fn last_line(mut lines: mpsc::Receiver<io::Result<Bytes>>) -> Answer {
     }
 }
 
-fn line(style: Style, event: &Event) -> Bytes {
+fn line((style, mode): (Style, Transfer), event: &Event) -> Bytes {
     match (style, event) {
-        (Style::Docker, event) => (event.to_line() + "\n").into(),
+        (Style::Docker, event) => (event.to_line(mode) + "\n").into(),
         (Style::Ollama, event) => ollama::progress(&ollama_progress(event)).into(),
     }
 }
 
-fn error_line(style: Style, message: &str) -> Bytes {
+fn error_line((style, mode): (Style, Transfer), message: &str) -> Bytes {
     match style {
-        Style::Docker => (Event::error_line(message) + "\n").into(),
+        Style::Docker => (Event::error_line(message, mode) + "\n").into(),
         Style::Ollama => ollama::progress_error(message).into(),
     }
 }
@@ -168,7 +169,7 @@ fn ollama_progress(event: &Event) -> ollama::Progress {
         |status: &str| ollama::Progress { status: status.into(), digest: None, total: None, completed: None };
     match event {
         Event::Progress { layer, transfer, .. } => {
-            let verb = if *transfer == pontoon_models::Transfer::Pull { "pulling" } else { "pushing" };
+            let verb = if *transfer == Transfer::Pull { "pulling" } else { "pushing" };
             let short = layer.id.trim_start_matches("sha256:").get(..12).unwrap_or(&layer.id);
             ollama::Progress {
                 status: format!("{verb} {short}"),

@@ -5,14 +5,14 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pontoon_models::{Event, Progress};
+use pontoon_models::{Event, Progress, Transfer};
 
 const BAR: &str = "{bar:32} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
 
-/// Shows events on standard error, or prints them as JSON lines on standard output.
-pub fn progress(json: bool) -> Progress {
-    if json {
-        return Progress::new(|event| println!("{}", event.to_line()));
+/// Shows events on standard error, or prints them as JSON lines of such a transfer on standard output.
+pub fn progress(json: Option<Transfer>) -> Progress {
+    if let Some(transfer) = json {
+        return Progress::new(move |event| println!("{}", event.to_line(transfer)));
     }
     let bar = match std::io::stderr().is_terminal() {
         true => ProgressBar::no_length()

@@ -20,7 +20,7 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     against: Option<String>,
     /// How often each measurement is made
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = at_least_one)]
     rounds: Option<usize>,
     /// Tokens of an answer whose speed is measured
     #[arg(long, value_name = "COUNT")]
@@ -37,6 +37,10 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number from 1".into())
 }
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {

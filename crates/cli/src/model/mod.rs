@@ -96,7 +96,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
 
 /// Progress of a transfer, on standard error.
 pub fn progress() -> pontoon_models::Progress {
-    bars::progress(false)
+    bars::progress(None)
 }
 
 /// A client of registries, as the configuration wants it.

@@ -102,7 +102,7 @@ pub fn run(config: &Config, arguments: Arguments) -> Result<ExitCode, String> {
     builder = arguments.draft.iter().fold(builder, Builder::draft);
     builder = arguments.context_size.into_iter().fold(builder, Builder::context_size);
     builder = arguments.format.into_iter().fold(builder, |builder, format| builder.flavour(format.into()));
-    let progress = bars::progress(false);
+    let progress = bars::progress(None);
     let model =
         builder.build(&store, &name, &config.models.policy, &progress).map_err(|error| error.to_string())?;
     if arguments.push {

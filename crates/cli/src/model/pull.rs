@@ -25,7 +25,10 @@ pub fn run(config: &Config, arguments: Arguments) -> Result<ExitCode, String> {
     let (name, store) = (reference(&arguments.name)?, store(config)?);
     let client = super::client(config)?;
     let model = block_on(async {
-        client.pull(&store, &name, bars::progress(arguments.json)).await.map_err(|error| error.to_string())
+        client
+            .pull(&store, &name, bars::progress(arguments.json.then_some(pontoon_models::Transfer::Pull)))
+            .await
+            .map_err(|error| error.to_string())
     })?;
     if !arguments.json {
         println!("{}  {}", short(&model.digest), name.familiar());

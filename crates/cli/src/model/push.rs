@@ -24,7 +24,7 @@ pub fn run(config: &Config, arguments: Arguments) -> Result<ExitCode, String> {
     let (name, store) = (reference(&arguments.name)?, store(config)?);
     let client = super::client(config)?;
     let digest = block_on(async {
-        let progress = bars::progress(arguments.json);
+        let progress = bars::progress(arguments.json.then_some(pontoon_models::Transfer::Push));
         client.push(&store, &arguments.name, &name, progress).await.map_err(|error| error.to_string())
     })?;
     if !arguments.json {

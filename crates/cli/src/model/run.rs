@@ -84,7 +84,7 @@ fn fetch(config: &Config, name: &str) -> Result<(), String> {
     let (name, client) = (reference(name)?, super::client(config)?);
     eprintln!("{} is not here: pulling it", name.familiar());
     block_on(async {
-        client.pull(&store, &name, bars::progress(false)).await.map_err(|error| error.to_string())
+        client.pull(&store, &name, bars::progress(None)).await.map_err(|error| error.to_string())
     })?;
     Ok(())
 }
