@@ -161,12 +161,13 @@ impl Account {
             true => (usage.prompt_tokens, usage.completion_tokens),
             false => (self.prompt, self.seen),
         };
-        let counted = usage.measured || outcome == Outcome::Ok || prompt + answer > self.cost;
+        let spent = prompt.saturating_add(answer);
+        let counted = usage.measured || outcome == Outcome::Ok || spent > self.cost;
         if let Some(lease) = self.lease.take().filter(|_| counted) {
             let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
             lease.finish(EngineUsage { prompt_tokens: count(prompt), completion_tokens: count(answer) });
         }
-        self.turn.spend(prompt + answer);
+        self.turn.spend(spent);
         let metrics = &self.shared.metrics;
         metrics.running().dec();
         match (&self.rows, outcome) {

@@ -1,3 +1,5 @@
+//! Owns what engines may send, well-formed and not, in pieces of every size.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

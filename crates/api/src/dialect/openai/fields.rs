@@ -33,10 +33,8 @@ pub enum Rule {
     Any(usize),
     /// Something with schemas in it, of at most so many bytes.
     Schema(usize),
-    /// A grammar of at most so many bytes.
+    /// A grammar or a regular expression of at most so many bytes.
     Grammar(usize),
-    /// A regular expression of at most so many bytes.
-    Pattern(usize),
     /// A stop sequence or an array of them.
     Stop,
     /// A meaning of its own; looked at elsewhere.
@@ -45,7 +43,7 @@ pub enum Rule {
     Silent,
 }
 
-use Rule::{Any, Entries, Flag, Grammar, Int, Num, OneOf, Own, Pattern, Schema, Silent, Stop, Text};
+use Rule::{Any, Entries, Flag, Grammar, Int, Num, OneOf, Own, Schema, Silent, Stop, Text};
 
 /// Fields of chat and text completions.
 const SAMPLING: &[(&str, Rule)] = &[
@@ -89,7 +87,7 @@ const SAMPLING: &[(&str, Rule)] = &[
     ("json_schema", Schema(limits::OPTION)),
     ("response_format", Schema(limits::OPTION)),
     ("guided_json", Schema(limits::OPTION)),
-    ("guided_regex", Pattern(limits::GRAMMAR)),
+    ("guided_regex", Grammar(limits::GRAMMAR)),
     ("guided_choice", Entries(1024)),
     ("guided_grammar", Grammar(limits::GRAMMAR)),
     ("structured_outputs", Schema(limits::OPTION)),
@@ -187,8 +185,7 @@ pub fn obey(name: &str, rule: Rule, raw: &RawValue) -> Result<(), DialectError> 
         Schema(max) => length(&at, raw, max).and_then(|()| grammar::check_text(name, raw.get())),
         Entries(max) => length(&at, raw, limits::OPTION).and_then(|()| entries(&at, raw, max)),
         Text(max) => text(&at, raw, max).map(drop),
-        Grammar(max) => text(&at, raw, max).and_then(|text| grammar::check_repetitions(name, &text, true)),
-        Pattern(max) => text(&at, raw, max).and_then(|text| grammar::check_repetitions(name, &text, false)),
+        Grammar(max) => text(&at, raw, max).and_then(|text| grammar::check_repetitions(name, &text)),
         Flag => match raw.get() {
             "true" | "false" => Ok(()),
             _ => Err(wrong(&at, "true or false", &value(raw))),
