@@ -325,6 +325,8 @@ pub struct ModelsConfig {
     pub defaults: Settings,
     /// Memory for engines.
     pub memory: MemoryLimit,
+    /// Bytes that an engine may take beyond what it had when it was ready, its prompt cache apart; 0 for no bound.
+    pub growth_bytes: Option<u64>,
     /// The largest context that a request may ask for.
     pub max_context: Option<u32>,
     /// Bytes on disk for prompt caches of models that were unloaded.
@@ -369,6 +371,7 @@ impl ModelsConfig {
                 gpu: self.memory.gpu.unwrap_or(usual.gpu),
             });
         }
+        options.growth = self.growth_bytes.or(options.growth);
         let queue = &mut options.queue;
         queue.queued = self.queue.unwrap_or(queue.queued);
         queue.queued_per_caller = self.queue_per_caller.unwrap_or(queue.queued_per_caller);

@@ -30,7 +30,7 @@ fn resident(pid: u32) -> Option<u64> {
 }
 
 #[cfg(target_os = "linux")]
-fn kilobytes(text: &str, field: &str) -> Option<u64> {
+pub(super) fn kilobytes(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|number| number << 10)
 }

@@ -1,5 +1,6 @@
 //! Owns one running engine: its process, its socket, its log, its memory, its end.
 
+pub mod growth;
 mod log;
 mod measure;
 mod slots;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 pub use log::{Log, LogLine};
 pub use measure::{detect_budget, gpu_memory_of, memory_of};
 pub use slots::{SlotCache, SlotKey};
-pub use spawn::{Launcher, Spawner};
+pub use spawn::{GATHER, Launcher, Spawner};
 pub use talk::{Answer, get, post};
 
 use crate::launcher::{Job, MARK, MODEL_REFUSED};
@@ -37,7 +38,7 @@ pub struct NotReady {
 #[derive(Clone, Debug)]
 pub struct Start {
     pub job: Job,
-    /// Where it will listen; its folder exists and is private.
+    /// Where it will listen; its folder exists, is private, and goes with the engine.
     pub socket: PathBuf,
     /// Path of its health check.
     pub health: String,
@@ -142,14 +143,17 @@ impl Instance {
     }
 
     /// The folder of its socket.
-    pub fn folder(&self) -> &Path {
-        self.socket.parent().unwrap_or(Path::new("/"))
+    pub fn folder(&self) -> Option<&Path> {
+        self.socket.parent()
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
         self.process.kill();
+        let _ = std::fs::remove_file(&self.socket);
+        // It stays where the engine has put something into it, until the next start.
+        let _ = self.folder().map(std::fs::remove_dir);
     }
 }
 
@@ -192,6 +196,12 @@ const COMPLAINTS_OF_MEMORY: &[&str] = &[
     // A thread for whose stack there is no room.
     "resource temporarily unavailable",
 ];
+
+/// Whether the last lines of a log say that memory was lacking.
+pub fn lacked_memory(log: &Log) -> bool {
+    let lines = log.tail(40);
+    memory_was_lacking(&lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>())
+}
 
 fn memory_was_lacking(lines: &[&str]) -> bool {
     lines.iter().any(|line| {

@@ -2,6 +2,7 @@
 //! No task stands between a request and its turn, so that a model that is free is had without waiting for
 //! another thread to wake.
 
+mod up;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -389,7 +390,7 @@ impl Actor {
                     footprint: memory,
                     restored_slots,
                 });
-                watch_for_end(self.own.clone(), &self.runtime, process, &instance);
+                up::watch_for_end(self.own.clone(), &self.runtime, process, &instance);
                 let ready_at = Instant::now();
                 let at = Arc::new(Serving::new(&plan, instance.socket.clone()));
                 known.process = Some(Live { number: process, instance, plan, at, ready_at, peak: memory });
@@ -442,7 +443,7 @@ impl Actor {
         }
         known.process = None;
         known.log.push("pontoon: the engine ended by itself");
-        log::warn!("the engine of {} ended by itself; `pontoon model logs` may say why", known.plan.name);
+        self.runtime.spawn(up::obituary(known.plan.name.clone(), known.log.clone()));
         self.counters.deaths += 1;
         let _ =
             self.notices.send(Notice::Died { model: known.plan.name.clone(), digest: known.digest.clone() });
@@ -464,32 +465,6 @@ impl Actor {
         let _ = names.send(unloaded.into_iter().map(|(_, name)| name).collect());
     }
 
-    fn measure(&self) {
-        for live in self.models.values().filter_map(|known| known.process.as_ref()) {
-            let (process, pid, own) = (live.number, live.instance.pid(), self.own.clone());
-            self.runtime.spawn_blocking(move || {
-                if let Some(memory) = crate::instance::memory_of(pid) {
-                    own.tell(Message::Measured { process, memory });
-                }
-            });
-        }
-    }
-
-    /// The highest ever seen counts: what was needed once will be needed again.
-    fn measured(&mut self, process: Process, memory: Memory) {
-        let Some(model) = self.scheduler.model_of_process(process) else { return };
-        let live = self.models.get_mut(&model).and_then(|known| known.process.as_mut());
-        let Some(live) = live.filter(|live| live.number == process) else { return };
-        let peak = live.peak.max(memory);
-        if peak != live.peak {
-            live.peak = peak;
-            let (plan, took) = (live.plan.clone(), live.instance.took);
-            let loader = self.loader.clone();
-            self.runtime.spawn_blocking(move || loader.remember(&plan, peak, took));
-            self.event(Event::Measured { process, footprint: peak });
-        }
-    }
-
     fn tell_if_drained(&mut self) {
         if !self.drained.is_empty() && self.scheduler.seen(self.now()).is_empty() {
             for done in self.drained.drain(..) {
@@ -497,12 +472,4 @@ impl Actor {
             }
         }
     }
-}
-
-fn watch_for_end(own: WeakMonitor, runtime: &Handle, process: Process, instance: &Instance) {
-    let mut exited = instance.exited();
-    runtime.spawn(async move {
-        crate::instance::ended(&mut exited).await;
-        own.tell(Message::Ended { process });
-    });
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::{Plan, Planner, lock};
-use crate::instance::{Instance, LOADING, Log, NotReady, SlotCache, Spawner, Start, memory_of};
+use crate::instance::{Instance, LOADING, Log, NotReady, SlotCache, Spawner, Start, growth, memory_of};
 use crate::scheduler::Process;
 use crate::{Memory, files};
 
@@ -46,7 +46,23 @@ impl Loader {
         let measured = tokio::task::spawn_blocking(move || memory_of(pid)).await.ok().flatten();
         // A process that ended in this moment is noticed by its end.
         let memory = measured.unwrap_or(plan.profile.need);
+        self.bound(&plan, pid, memory);
         Ok(Loaded { instance, memory, plan, restored_slots })
+    }
+
+    /// Bounds what a process takes from here on.
+    fn bound(&self, plan: &Plan, pid: u32, ready: Memory) {
+        let growth = match self.planner.options.growth {
+            Some(0) => return,
+            Some(bytes) => bytes,
+            None => growth::usual(ready),
+        };
+        let cache = u64::from(plan.effective.settings.prompt_cache_mib.unwrap_or_default()) << 20;
+        match growth::bound(pid, growth.saturating_add(cache)) {
+            Ok(most) => log::debug!("the engine of {} may have {} MiB of its own", plan.name, most >> 20),
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(error) => log::warn!("nothing bounds the memory of the engine of {}: {error}", plan.name),
+        }
     }
 
     /// The private folder of its socket, the folder of its slots, and its job.
@@ -79,7 +95,9 @@ impl Loader {
             None => 0,
         };
         instance.kill().await;
-        let _ = tokio::fs::remove_dir_all(instance.folder()).await;
+        if let Some(folder) = instance.folder() {
+            let _ = tokio::fs::remove_dir_all(folder).await;
+        }
         saved
     }
 

@@ -28,6 +28,11 @@ pub struct Options {
     pub launcher: Launcher,
     /// What engines may take; `None` asks the host.
     pub budget: Option<Memory>,
+    /// Bytes that an engine may take beyond what it had when it was ready, its prompt cache apart; 0 bounds nothing,
+    /// `None` is [`growth::usual`].
+    ///
+    /// [`growth::usual`]: crate::instance::growth::usual
+    pub growth: Option<u64>,
     pub queue: scheduler::Limits,
     /// Settings from `pontoon.toml`, for every model.
     pub defaults: Settings,
@@ -56,6 +61,7 @@ impl Options {
             run: folder.join("run"),
             launcher,
             budget: None,
+            growth: None,
             queue: scheduler::Limits::default(),
             defaults: Settings::default(),
             slot_cache_bytes: 4 << 30,

@@ -1,10 +1,12 @@
 //! The life of one model: load, serve, evict, restore, die, fail.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use pontoon_engines::instance::post;
-use pontoon_engines::{Change, KeepAlive, Mode, Refusal, Settings, Usage, Which};
+use pontoon_engines::instance::{memory_of, post};
+use pontoon_engines::{Change, KeepAlive, Mode, Refusal, Runner, Settings, Usage, Which};
 use serde_json::json;
 
 use crate::scene::{Scene, TOY, chat, gone, llama, request, said, toy, turn, until};
@@ -16,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         llama("an_idle_model_leaves", an_idle_model_leaves),
         llama("saved_slots_give_a_faster_first_token", saved_slots_give_a_faster_first_token),
         llama("kill_9_is_noticed_and_mended", kill_9_is_noticed_and_mended),
+        llama("an_engine_that_wants_ever_more_is_refused_it", bounded),
         llama("a_corrupt_model_is_refused_while_others_are_served", corrupt),
         llama("settings_are_layered_durable_and_shown", settings),
         llama("a_request_may_raise_the_context_and_no_further", raise),
@@ -147,6 +150,40 @@ fn kill(pid: u32) {
 }
 
 /// A file that goes bad after it was packaged.
+/// What the HTTP side refuses is asked of the engine itself: rules that it writes out until its memory is full.
+async fn bounded(scene: Scene) {
+    let mut options = scene.options();
+    options.growth = Some(256 << 20);
+    options.defaults.prompt_cache_mib = Some(0);
+    let runner = Runner::start(options).await.unwrap();
+    let lease = turn(&runner, TOY).await;
+    let (pid, ready) = (runner.ps().await[0].pid.unwrap(), runner.ps().await[0].memory.host);
+    let most = Arc::new(AtomicU64::new(0));
+    let seen = most.clone();
+    let watching = tokio::task::spawn_blocking(move || {
+        while let Some(memory) = memory_of(pid) {
+            seen.fetch_max(memory.host, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let schema = json!({ "type": "array", "items": { "type": "string" }, "minItems": 5, "maxItems": 2 });
+    let format = json!({ "type": "json_schema", "json_schema": { "schema": schema } });
+    let body = json!({ "messages": [{ "role": "user", "content": "x" }], "response_format": format });
+    let answer = post(&lease.at.socket, "/v1/chat/completions", &body, Duration::from_secs(120)).await;
+    println!("it answered {answer:?}");
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 400), "it got what it wanted");
+    drop(lease);
+    let again = turn(&runner, TOY).await;
+    let answer = chat(&again, "What is the capital of France?", 20).await;
+    assert_eq!(said(&answer), "The capital of France is Paris.");
+    drop(again);
+    runner.unload(Which::All).await.unwrap();
+    watching.await.unwrap();
+    let grown = most.load(Ordering::Relaxed).saturating_sub(ready);
+    println!("it grew by {} MiB", grown >> 20);
+    assert!((64 << 20..300 << 20).contains(&grown), "it grew by {} MiB", grown >> 20);
+}
+
 async fn corrupt(scene: Scene) {
     let runner = scene.runner().await;
     let good = turn(&runner, TOY).await;
