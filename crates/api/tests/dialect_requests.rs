@@ -315,6 +315,59 @@ fn a_named_tool_becomes_the_only_one() {
 }
 
 #[test]
+fn tools_are_functions_with_names() {
+    let with = |tools: Value, choice: Value| {
+        let body = json!({"model": MODEL, "messages": [{"role": "user", "content": "x"}], "tools": tools, "tool_choice": choice});
+        refused(Endpoint::ChatCompletions, body).message
+    };
+    for (tools, told) in [
+        (json!([1]), "tools[0] must be an object, got 1"),
+        (json!({"a": 1}), "tools must be an array of tools, got an object"),
+        (json!([{"function": {"name": "a"}}]), "tools[0].type is required and missing"),
+        (json!([{"type": "function"}]), "tools[0].function is required and missing"),
+        (json!([{"type": "function", "function": {}}]), "tools[0].function.name is required and missing"),
+        (
+            json!([{"type": "function", "function": {"name": ""}}]),
+            "tools[0].function.name must be the name of a function, got \"\"",
+        ),
+        (
+            json!([{"type": "function", "function": {"name": "a", "parameters": "x"}}]),
+            "tools[0].function.parameters must be an object, got \"x\"",
+        ),
+        (
+            json!([{"type": "web_search"}]),
+            "tools[0].type is \"web_search\"; the model can be offered tools of type function only",
+        ),
+    ] {
+        assert_eq!(with(tools, Value::Null), told);
+    }
+    for tools in [json!([]), Value::Null] {
+        assert!(with(tools, json!("required")).contains("tools has none"));
+    }
+    let none = json!({"model": MODEL, "messages": [{"role": "user", "content": "x"}], "tools": [], "tool_choice": "auto"});
+    assert_eq!(sent(Endpoint::ChatCompletions, none).get("tool_choice"), None);
+}
+
+#[test]
+fn escapes_are_whole_characters() {
+    let ask = |text: &str| {
+        let body =
+            format!(r#"{{"model":"{MODEL}","messages":[{{"role":"user","content":"{text}"}}],"stop":"x"}}"#);
+        prepare(Endpoint::ChatCompletions, body.as_bytes(), &no_history).map(drop)
+    };
+    for good in [r"\u00e9", r"\ud83d\ude00\ud83d\ude00", r"\\ud800", r"\\\ud83d\ude00", r"\u0075d800"] {
+        ask(good).unwrap();
+    }
+    for bad in [r"\ud800", r"\uDFFF", r"a\ud83d\ud83d\ude00", r"\\\ud800", r"\ude00\ud83d"] {
+        let error = ask(bad).unwrap_err();
+        assert!(
+            error.message.contains("surrogates") && error.kind == ErrorKind::InvalidRequest,
+            "{bad}: {error}"
+        );
+    }
+}
+
+#[test]
 fn media_is_never_fetched() {
     for url in ["http://169.254.169.254/", "HTTPS://example.org/x.png", "file:///etc/passwd"] {
         let content = json!([{"type": "image_url", "image_url": {"url": url}}]);

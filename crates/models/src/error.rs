@@ -39,9 +39,9 @@ pub enum Error {
     Digest { what: String, wanted: Digest, found: Digest },
     /// No room for what had to be written. What was there before is whole.
     #[error(
-        "no space left on the disk of {path} while writing {what}; free some (`pontoon model prune`) and repeat the command, it continues where it stopped"
+        "no space left on the disk of {path}{detail}; free some (`pontoon model prune`) and repeat the command, it continues where it stopped"
     )]
-    DiskFull { path: PathBuf, what: String },
+    DiskFull { path: PathBuf, detail: String },
     /// The system refused a file operation.
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
@@ -70,7 +70,7 @@ impl Error {
         let path = path.into();
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::DiskFull { what: what.to_owned(), path }
+                Self::DiskFull { path, detail: String::new() }
             }
             _ => Self::Io { what, path, source },
         }

@@ -28,7 +28,36 @@ pub fn check(body: &[u8]) -> Result<(), DialectError> {
         let text = format!("the request body is nested deeper than {} levels", limits::DEPTH);
         return Err(DialectError::new(ErrorKind::InvalidRequest, text));
     }
+    if let Some(at) = half_a_character(body) {
+        let shown = excerpt(&body[at..], 6);
+        let text = format!(
+            "the request body has {shown} at byte {at}, half of a pair of surrogates; send characters whole"
+        );
+        return Err(DialectError::new(ErrorKind::InvalidRequest, text));
+    }
     Ok(())
+}
+
+/// Where an escape stands for half of a character beyond the first 65,536 (RFC 8259, section 7) without the other
+/// half. A field that is passed on as it was sent is not read here, and engines refuse all of it.
+fn half_a_character(body: &[u8]) -> Option<usize> {
+    let unit = |at: usize| {
+        let digits = body.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut past = 0;
+    for at in memchr::memmem::find_iter(body, b"\\u") {
+        let before = body[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        if at < past || before % 2 == 1 {
+            continue;
+        }
+        match unit(at) {
+            Some(0xD800..=0xDBFF) if matches!(unit(at + 6), Some(0xDC00..=0xDFFF)) => past = at + 12,
+            Some(0xD800..=0xDFFF) => return Some(at),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Whether JSON text nests deeper than `max`. Text that is not JSON gets some answer; the parser refuses it later.

@@ -36,11 +36,21 @@ impl Cards {
         card(model, facts.unwrap_or_default())
     }
 
-    /// The cards of the models that a policy gives.
+    /// The cards of the models that a policy gives, one for each name: clients look for the name that they ask by.
     fn all(&self, store: &Store, policy: Option<&Policy>) -> Result<Vec<ModelCard>, Error> {
         let models = store.list()?;
         let given = models.iter().filter(|model| policy.is_none_or(|policy| allowed(policy, model)));
-        Ok(given.map(|model| self.of(store, model)).collect())
+        let cards = given.flat_map(|model| {
+            let card = self.of(store, model);
+            let others: Vec<ModelCard> = model
+                .names
+                .iter()
+                .skip(1)
+                .map(|name| ModelCard { name: name.familiar(), ..card.clone() })
+                .collect();
+            std::iter::once(card).chain(others)
+        });
+        Ok(cards.collect())
     }
 }
 

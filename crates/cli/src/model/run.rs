@@ -18,14 +18,15 @@ use crate::config::block_on;
 /// Chat with a model in the terminal
 ///
 /// With a prompt, answers it and ends; without, or with none on standard input, opens a conversation: Ctrl-C
-/// stops an answer, Ctrl-D ends. What you type is kept nowhere. A model that is not here is pulled first.
+/// stops an answer, Ctrl-D ends. What you type is kept nowhere. A model that is not here is pulled first. Options may
+/// stand behind the prompt too; behind `--`, everything is prompt.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Name or id of the model
     #[arg(value_name = "MODEL")]
     model: String,
     /// The prompt
-    #[arg(value_name = "PROMPT", trailing_var_arg = true)]
+    #[arg(value_name = "PROMPT")]
     prompt: Vec<String>,
     /// Instructions to the model
     #[arg(long, value_name = "TEXT")]

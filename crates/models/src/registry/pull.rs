@@ -104,15 +104,25 @@ async fn resolve_at(http: &Arc<Http>, place: &Endpoint, name: &Reference) -> Res
         media_type.as_str(),
         media::INDEX | "application/vnd.docker.distribution.manifest.list.v2+json"
     ) {
-        return Ok((bytes.clone(), Manifest::parse(&bytes)?));
+        let manifest = parsed(place, &bytes)?;
+        return Ok((bytes, manifest));
     }
     // An index: some tools wrap a single artifact so.
     let index: Index =
         serde_json::from_slice(&bytes).map_err(|error| Error::malformed("the index", error.to_string()))?;
     let first = index.manifests.first().ok_or_else(|| Error::malformed("the index", "it is empty"))?;
     let (bytes, _) = get_manifest(http, place, &first.digest.to_string()).await?;
-    let manifest = Manifest::parse(&bytes)?;
+    let manifest = parsed(place, &bytes)?;
     Ok((bytes, manifest))
+}
+
+/// A manifest that a registry gave; one that is none is the registry's fault, and often a page of something before it.
+fn parsed(place: &Endpoint, bytes: &[u8]) -> Result<Manifest> {
+    Manifest::parse(bytes).map_err(|error| Error::Remote {
+        registry: place.registry.clone(),
+        status: 200,
+        detail: format!("{error}; is there a proxy or a login page in between?"),
+    })
 }
 
 /// The bytes of a manifest and their media type. A digest that was asked for is checked.

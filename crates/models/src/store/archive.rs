@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::{Staging, Store, name_of};
 use crate::{
     Digest, Error, Reference, Result,
+    digest::Hasher,
     manifest::{Descriptor, Index, MAX_MANIFEST, Manifest},
     media,
 };
@@ -42,11 +43,11 @@ impl Store {
         blobs.insert(entry.digest, entry.clone());
         for blob in blobs.values() {
             if !staging.keep(blob)? {
-                return Err(Error::malformed(name, format!("its blob {} is missing", blob.digest)));
+                let there = std::fs::metadata(self.blob_path(&blob.digest)).map(|there| there.len());
+                return Err(damaged(name, blob, there.ok()));
             }
         }
         let mut tar = tar::Builder::new(to);
-        let fail = Error::io("cannot write", "the archive");
         let mut index = Index::default();
         entry.artifact_type = artifact.manifest.artifact_type.clone();
         for name in &artifact.names {
@@ -55,27 +56,35 @@ impl Store {
         if artifact.names.is_empty() {
             index.manifests.push(entry.clone());
         }
-        self.write_archive(&mut tar, &index, &entry, blobs.values()).map_err(fail)
+        self.write_archive(name, &mut tar, &index, &entry, blobs.values())
     }
 
     fn write_archive<'a, W: Write>(
         &self,
+        name: &str,
         tar: &mut tar::Builder<W>,
         index: &Index,
         entry: &Descriptor,
         blobs: impl Iterator<Item = &'a Descriptor>,
-    ) -> io::Result<()> {
-        append(tar, "oci-layout", super::LAYOUT.as_bytes())?;
-        append(tar, "index.json", &serde_json::to_vec(index)?)?;
+    ) -> Result<()> {
+        // Not [`Error::DiskFull`]: that disk need not be the store's.
+        let fail = |source| Error::Io { what: "cannot write", path: "the archive".into(), source };
+        append(tar, "oci-layout", super::LAYOUT.as_bytes()).map_err(fail)?;
+        let index = serde_json::to_vec(index).map_err(|error| fail(error.into()))?;
+        append(tar, "index.json", &index).map_err(fail)?;
         for blob in blobs {
-            let mut file = std::fs::File::open(self.blob_path(&blob.digest))?;
-            let mut header = header(blob.size);
-            tar.append_data(&mut header, format!("blobs/sha256/{}", blob.digest.hex()), &mut file)?;
+            let path = self.blob_path(&blob.digest);
+            let file = std::fs::File::open(&path).map_err(Error::io("cannot open", &path))?;
+            let mut hashed = Hashed { from: file.take(blob.size), hasher: Hasher::default() };
+            let place = format!("blobs/sha256/{}", blob.digest.hex());
+            tar.append_data(&mut header(blob.size), place, &mut hashed).map_err(fail)?;
+            if hashed.hasher.finish() != blob.digest {
+                return Err(damaged(name, blob, Some(blob.size)));
+            }
         }
         // Last: Docker's reader wants all blobs before it.
-        append(tar, "manifest.json", &std::fs::read(self.blob_path(&entry.digest))?)?;
-        tar.finish()?;
-        tar.get_mut().flush()
+        append(tar, "manifest.json", &self.read_blob(&entry.digest, MAX_MANIFEST)?).map_err(fail)?;
+        tar.finish().and_then(|()| tar.get_mut().flush()).map_err(fail)
     }
 
     /// Reads the artifacts of a tar into the store, under the names that it gives them.
@@ -99,6 +108,43 @@ impl Store {
         }
         found.commit(&staging)
     }
+}
+
+/// Reads on and remembers why that failed.
+struct Heard<'a, R> {
+    from: &'a mut R,
+    failed: Option<String>,
+}
+
+impl<R: Read> Read for Heard<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.from.read(into).inspect_err(|error| self.failed = Some(error.to_string()))
+    }
+}
+
+/// Reads on and remembers what came.
+struct Hashed<R> {
+    from: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(into)?;
+        self.hasher.update(&into[..count]);
+        Ok(count)
+    }
+}
+
+/// A blob of the store that is not what its name says.
+fn damaged(name: &str, blob: &Descriptor, there: Option<u64>) -> Error {
+    let (digest, size) = (blob.digest, blob.size);
+    let how = match there {
+        None => "is missing".to_owned(),
+        Some(there) if there != size => format!("has {there} bytes instead of {size}"),
+        Some(_) => "has other content than its name says".to_owned(),
+    };
+    Error::malformed(name, format!("its blob {digest} {how}; remove the model and pull it again"))
 }
 
 fn header(size: u64) -> tar::Header {
@@ -201,9 +247,14 @@ fn read_small(entry: &mut impl Read, what: &str) -> Result<Vec<u8>> {
 fn keep_blob(staging: &Staging, hex: &str, entry: &mut impl Read) -> Result<()> {
     let what = || format!("the archive's blob {hex}");
     let wanted = Digest::from_hex(hex).ok_or_else(|| Error::malformed(what(), "its name is no digest"))?;
-    let found = staging.put_reader("", entry, &mut |_| {})?.digest;
-    match found == wanted {
-        true => Ok(()),
-        false => Err(Error::Digest { what: what(), wanted, found }),
+    let mut from = Heard { from: entry, failed: None };
+    let kept = staging.put_reader("", &mut from, &mut |_| {});
+    // Whose fault it is: the archive's, or the disk's that it was to come to.
+    if let Some(reason) = from.failed {
+        return Err(Error::malformed(what(), reason));
+    }
+    match kept?.digest {
+        found if found == wanted => Ok(()),
+        found => Err(Error::malformed(what(), format!("it is damaged or cut off: its digest is {found}"))),
     }
 }

@@ -232,7 +232,7 @@ impl Staging {
         match needed > free {
             true => Err(Error::DiskFull {
                 path: root.to_path_buf(),
-                what: format!("{needed} bytes, of which {free} have room"),
+                detail: format!(": {needed} bytes are to come, {free} are free"),
             }),
             false => Ok(()),
         }

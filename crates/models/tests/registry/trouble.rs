@@ -50,7 +50,9 @@ async fn each_refusal_is_an_error_of_its_own() {
     assert!(matches!(pull_from(&mute).await, Error::Unauthorized { .. }));
 
     let strange = Fake::start(|_| Answer::new(200, "<html>")).await;
-    assert!(matches!(pull_from(&strange).await, Error::Malformed { .. }));
+    let error = pull_from(&strange).await;
+    assert!(matches!(error, Error::Remote { status: 200, .. }), "{error}");
+    assert!(error.to_string().contains("proxy"), "{error}");
 
     let long = Fake::start(|_| Answer::new(200, vec![b' '; 5 << 20])).await;
     assert!(matches!(pull_from(&long).await, Error::Malformed { .. }));

@@ -137,7 +137,7 @@ const CHAT: &[(&str, Rule)] = &[
 const TEXT: &[(&str, Rule)] = &[
     ("prompt", Own),
     ("logprobs", Int(0, limits::LOGPROBS)),
-    ("echo", Flag),
+    ("echo", Own),
     ("suffix", Own),
     ("best_of", Own),
 ];

@@ -242,6 +242,10 @@ fn text(request: &mut Request<'_>) -> Result<(), DialectError> {
         let text = "suffix is not supported here: ask POST /api/generate, which takes prompt and suffix";
         return Err(DialectError::new(ErrorKind::NotSupported, text).with_param("suffix"));
     }
+    if flag(request, "echo")? {
+        let text = "echo is not supported here: put the prompt before the answer yourself";
+        return Err(DialectError::new(ErrorKind::NotSupported, text).with_param("echo"));
+    }
     if let Some(raw) = request.get("best_of") {
         let choices = request.get("n").and_then(|raw| whole(&fields::value(raw))).unwrap_or(1);
         let best_of = fields::value(raw);

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::super::error::DialectError;
+use super::super::error::{DialectError, ErrorKind};
 use super::super::grammar;
 use super::super::json::{self, Object, Path, wrong};
 use super::super::limits;
@@ -55,35 +55,63 @@ fn tool_name(tool: &Value) -> Option<&str> {
 
 /// Copies `tools` and `tool_choice` of a chat request.
 pub(super) fn copy(request: &mut Request<'_>) -> Result<(), DialectError> {
-    let at = Path::Key(&Path::Root, "tools");
-    if let Some(raw) = request.get("tools") {
-        match json::count(raw) {
-            None => return Err(wrong(&at, "an array of tools", &fields::value(raw))),
-            Some(count) if count > limits::TOOLS => {
-                let text = format!("tools has {count} elements, the limit is {}", limits::TOOLS);
-                return Err(DialectError::invalid("tools", text));
-            }
-            // Some engines take an empty array for tools without names.
-            Some(0) => return Ok(()),
-            Some(_) => grammar::check_text("tools", raw.get())?,
-        }
-    }
-    let Some(choice) = request.get("tool_choice") else {
-        request.copy("tools");
-        return Ok(());
+    let tools = match request.get("tools") {
+        Some(raw) => offered(&fields::value(raw))?,
+        None => Vec::new(),
     };
-    let choice = parse(&fields::value(choice))?;
-    if let (Choice::Among(..), Some(raw)) = (&choice, request.get("tools")) {
-        let Value::Array(tools) = fields::value(raw) else { return Ok(()) };
-        let left = Value::from(choice.narrow(tools, "tool_choice")?);
-        put(&mut request.tail, "tools", &left.to_string());
-    } else {
-        request.copy("tools");
+    let choice = request.get("tool_choice").map(|raw| parse(&fields::value(raw))).transpose()?;
+    // Some engines take an empty array for tools without names.
+    if tools.is_empty() {
+        return match choice.map(|choice| choice.word()) {
+            Some("required") => {
+                let text = "tool_choice asks for a tool to be called, but tools has none";
+                Err(DialectError::invalid("tool_choice", text))
+            }
+            _ => Ok(()),
+        };
     }
-    if request.get("tools").is_some() {
+    match &choice {
+        Some(among @ Choice::Among(..)) => {
+            let left = Value::from(among.narrow(tools, "tool_choice")?);
+            put(&mut request.tail, "tools", &left.to_string());
+        }
+        _ => request.copy("tools"),
+    }
+    if let Some(choice) = choice {
         put(&mut request.tail, "tool_choice", &format!("\"{}\"", choice.word()));
     }
     Ok(())
+}
+
+/// The tools of a request: functions with names.
+fn offered(value: &Value) -> Result<Vec<Value>, DialectError> {
+    let at = Path::Key(&Path::Root, "tools");
+    if !value.is_array() {
+        return Err(wrong(&at, "an array of tools", value));
+    }
+    let tools = json::list(value, &at, limits::TOOLS)?;
+    for (index, tool) in tools.iter().enumerate() {
+        let at = Path::Index(&at, index);
+        let tool = Object::new(tool, &at)?;
+        let kind = tool.need_text("type")?;
+        if kind != "function" {
+            let text = format!("{at}.type is {kind:?}; the model can be offered tools of type function only");
+            return Err(DialectError::new(ErrorKind::NotSupported, text).with_param("tools"));
+        }
+        let at = Path::Key(&at, "function");
+        let function = tool.get("function").ok_or_else(|| json::missing(&at))?;
+        let function = Object::new(function, &at)?;
+        if function.need_text("name")?.is_empty() {
+            let name = Path::Key(&at, "name");
+            return Err(wrong(&name, "the name of a function", &Value::from("")));
+        }
+        function.text("description")?;
+        if let Some(parameters) = function.get("parameters") {
+            Object::new(parameters, &Path::Key(&at, "parameters"))?;
+        }
+    }
+    grammar::check_schema("tools", value)?;
+    Ok(tools.to_vec())
 }
 
 /// `"auto"`, `{"type":"function","function":{"name":…}}`, or `{"type":"allowed_tools","allowed_tools":{…}}`.

@@ -114,7 +114,11 @@ fn damaged_archives_are_refused_and_leave_nothing() {
     let weights = good.windows(100).position(|window| window == [1; 100]).unwrap();
     let mut flipped = good.clone();
     flipped[weights] ^= 1;
-    assert!(matches!(store.load(&flipped[..]), Err(Error::Digest { .. })));
+    let error = store.load(&flipped[..]).unwrap_err();
+    assert!(matches!(error, Error::Malformed { .. }) && error.to_string().contains("damaged"), "{error}");
+    let broken = good[..weights].chain(Broken);
+    let error = store.load(broken).unwrap_err().to_string();
+    assert!(error.contains("the connection was lost") && !error.contains("tmp"), "{error}");
     // The last entry repeats the manifest for Docker's sake; without it all is there.
     let end = good.windows(13).rposition(|window| window == b"manifest.json").unwrap();
     for length in (0..end).step_by(512) {
@@ -122,6 +126,38 @@ fn damaged_archives_are_refused_and_leave_nothing() {
     }
     assert_eq!(state_of(&store), State::default());
     assert_tidy(&store);
+}
+
+/// What is read from a connection that ends.
+struct Broken;
+
+impl std::io::Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("the connection was lost"))
+    }
+}
+
+#[test]
+fn a_damaged_model_is_not_exported() {
+    let folder = scratch();
+    let store = Store::open(folder.path()).unwrap();
+    add(&store, 1, &[name("me/one")]).unwrap();
+    let weights = store.resolve("me/one").unwrap().files[0].path.clone();
+    let good = fs::read(&weights).unwrap();
+    let (mut flipped, mut mode) = (good.clone(), fs::metadata(&weights).unwrap().permissions());
+    flipped[good.len() / 2] ^= 1;
+    std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o644);
+    fs::set_permissions(&weights, mode).unwrap();
+    let told =
+        [(Some(&flipped[..]), "other content"), (Some(&good[1..]), "bytes instead of"), (None, "missing")];
+    for (bytes, word) in told {
+        match bytes {
+            Some(bytes) => fs::write(&weights, bytes).unwrap(),
+            None => fs::remove_file(&weights).unwrap(),
+        }
+        let error = store.export("me/one", std::io::sink()).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("pull it again"), "{error}");
+    }
 }
 
 #[test]
