@@ -9,12 +9,13 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::infer::stream::Stream;
-use crate::server::wire::Busy;
+use crate::server::wire::{Busy, Rest};
 
 /// A body, and that its connection is busy until it is sent.
 pub struct AnswerBody {
     kind: Kind,
     busy: Option<Busy>,
+    rest: Option<Rest>,
 }
 
 enum Kind {
@@ -27,21 +28,34 @@ impl AnswerBody {
     /// All of it at once.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes: Bytes = bytes.into();
-        Self { kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)), busy: None }
+        Self::new(Kind::Whole((!bytes.is_empty()).then_some(bytes)))
     }
 
     /// As somebody sends it; an error breaks the answer off.
     pub fn channel(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self { kind: Kind::Channel(receiver), busy: None }
+        Self::new(Kind::Channel(receiver))
     }
 
     /// As an engine produces it.
     pub fn engine(stream: Stream) -> Self {
-        Self { kind: Kind::Engine(Box::new(stream)), busy: None }
+        Self::new(Kind::Engine(Box::new(stream)))
+    }
+
+    fn new(kind: Kind) -> Self {
+        Self { kind, busy: None, rest: None }
+    }
+
+    /// Leaves work until the answer is on its way.
+    pub fn leaving(mut self, rest: Rest) -> Self {
+        self.rest = Some(rest);
+        self
     }
 
     /// Keeps the connection busy until this body is sent or dropped.
     pub fn keeping(mut self, busy: Busy) -> Self {
+        if let Some(rest) = self.rest.take() {
+            busy.leave(rest);
+        }
         self.busy = Some(busy);
         self
     }

@@ -267,6 +267,7 @@ fn bounds_name_value_and_limit() {
             json!("x"),
             "reasoning_format must be one of none, auto, deepseek, deepseek-legacy, got \"x\"",
         ),
+        ("response_format", json!("json"), "response_format must be an object, got \"json\""),
         ("top_logprobs", json!(2), "top_logprobs is 2, which needs logprobs to be true"),
     ] {
         let error = with(field, value);
@@ -275,6 +276,14 @@ fn bounds_name_value_and_limit() {
     assert_eq!(
         with("grammar", json!("x".repeat(70_000))).message,
         "grammar is 70000 bytes long, the limit is 65536 bytes"
+    );
+    assert_eq!(
+        with("response_format", json!({"type": "json_schema"})).message,
+        "response_format.json_schema is required and missing"
+    );
+    assert_eq!(
+        with("response_format", json!({"type": "json_schema", "json_schema": {"schema": [1]}})).message,
+        "response_format.json_schema.schema must be a JSON schema, got an array of 1 elements"
     );
     let many = vec![json!({"role": "user", "content": ""}); limits::MESSAGES + 1];
     assert_eq!(with("messages", many.into()).message, "messages has 10001 elements, the limit is 10000");

@@ -24,6 +24,16 @@ impl ConfigFile {
     }
 }
 
+/// The guests' socket that the usual configuration names. A file that others may not read, for the secrets in it, is
+/// none to them.
+pub fn socket() -> Result<PathBuf, String> {
+    match ConfigFile::default().read() {
+        Ok(config) => Ok(config.socket()),
+        Err(error) if std::env::var_os("PONTOON_CONFIG").is_some_and(|path| !path.is_empty()) => Err(error),
+        Err(_) => Ok(paths::default_socket()),
+    }
+}
+
 /// The store of models that the configuration names.
 pub fn store(config: &Config) -> Result<Store, String> {
     let folder = config.models.folder.clone().unwrap_or_else(paths::models_folder);

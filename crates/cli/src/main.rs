@@ -142,10 +142,11 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), String> {
     Ok(())
 }
 
-/// The guests' socket that `PONTOON_HOST` or the default names; management is only on this machine.
+/// The guests' socket that `PONTOON_HOST` or the configuration names, or the usual one; management is only on this
+/// machine.
 fn local_socket() -> Result<std::path::PathBuf, String> {
     match std::env::var("PONTOON_HOST").ok().filter(|host| !host.is_empty()) {
-        None => Ok(pontoon_daemon::paths::default_socket()),
+        None => config::socket(),
         Some(host) => match host.parse() {
             Ok(pontoon_transport::Endpoint::Unix(path)) => Ok(path),
             // Shown without a ticket's secret.

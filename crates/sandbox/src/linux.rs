@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access};
 
@@ -116,15 +117,34 @@ fn every_thread_is_confined() -> Result<usize, Error> {
     let mut confined = 0;
     for thread in entries(TASKS)? {
         let path = format!("{TASKS}/{thread}/status");
-        let status = match fs::read_to_string(&path) {
-            // It ended in the meantime.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => continue,
-            other => other.map_err(|source| Error::Proc { path, source })?,
-        };
-        judge(&thread, &status)?;
-        confined += 1;
+        confined += usize::from(confined_or_gone(&thread, &path, || fs::read_to_string(&path))?);
     }
     Ok(confined)
+}
+
+/// How long a thread that is not confined has to end. The kernel passes over those that are ending when it confines
+/// all others; they run nothing of ours any more, but can be seen for a moment.
+const ENDING: Duration = Duration::from_millis(500);
+
+/// Whether a thread is confined; if not, it must end soon.
+fn confined_or_gone(
+    thread: &str,
+    path: &str,
+    mut status: impl FnMut() -> io::Result<String>,
+) -> Result<bool, Error> {
+    let begun = Instant::now();
+    loop {
+        let judged = match status() {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(false),
+            Err(source) => return Err(Error::Proc { path: path.to_owned(), source }),
+            Ok(status) => judge(thread, &status),
+        };
+        match judged {
+            Ok(()) => return Ok(true),
+            Err(error) if begun.elapsed() > ENDING => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 /// A thread is confined if it has the filter, can gain nothing, and has no capability.
@@ -169,6 +189,19 @@ mod tests {
     #[test]
     fn a_confined_thread_passes() {
         judge("1", CONFINED).unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_was_ending_is_waited_for_and_no_other() {
+        let open = CONFINED.replace("Seccomp:\t2", "Seccomp:\t0");
+        let mut seen = 0;
+        let ending = confined_or_gone("1", "status", || {
+            seen += 1;
+            if seen < 5 { Ok(open.clone()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+        });
+        assert!(!ending.unwrap());
+        let error = confined_or_gone("1", "status", || Ok(open.clone())).unwrap_err();
+        assert!(error.to_string().contains("Seccomp 0 instead of 2"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Error;
@@ -151,16 +151,30 @@ impl Client {
     /// # Errors
     /// Whatever kept it from being answered.
     pub async fn ask(&mut self, prompt: &str, tokens: u32, stream: bool) -> Result<Sample, Error> {
-        let body = serde_json::json!({
+        let body = json!({
             "model": self.model,
             "messages": [{ "role": "user", "content": prompt }],
             "max_tokens": tokens,
             "temperature": 0,
             "ignore_eos": true,
             "stream": stream,
-            "stream_options": if stream { serde_json::json!({ "include_usage": true }) } else { Value::Null },
+            "stream_options": if stream { json!({ "include_usage": true }) } else { Value::Null },
         });
-        let mut request = Request::post(format!("{}/v1/chat/completions", self.target.base))
+        self.post("chat/completions", &body, stream).await
+    }
+
+    /// Asks for the next `tokens` tokens of a text, whole.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn complete(&mut self, prompt: &str, tokens: u32) -> Result<Sample, Error> {
+        let model = self.model.as_str();
+        let body = json!({ "model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0 });
+        self.post("completions", &body, false).await
+    }
+
+    async fn post(&mut self, path: &str, body: &Value, stream: bool) -> Result<Sample, Error> {
+        let mut request = Request::post(format!("{}/v1/{path}", self.target.base))
             .header("host", "localhost")
             .header("content-type", "application/json");
         if let Some(caller) = &self.caller {

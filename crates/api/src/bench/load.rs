@@ -38,7 +38,7 @@ pub struct Mixed {
 pub async fn together(side: &Side<'_>, count: usize, tokens: u32) -> Result<f64, Error> {
     let mut clients = Vec::new();
     for number in 0..count {
-        let mut client = side.client(&format!("stream{number}"));
+        let mut client = side.caller(&format!("stream{number}"));
         let prompt = format!("Tell me story number {number}");
         client.ask(&prompt, 1, true).await?;
         clients.push((client, prompt));
@@ -61,13 +61,13 @@ pub async fn mixed(side: &Side<'_>) -> Result<Mixed, Error> {
     let mut greedy = JoinSet::new();
     for caller in 0..GREEDY.0 {
         for _ in 0..GREEDY.1 {
-            let mut client = side.client(&format!("greedy{caller}"));
+            let mut client = side.caller(&format!("greedy{caller}"));
             greedy.spawn(async move { timed(&mut client, "Tell me everything", 64).await });
         }
     }
     let mut modest = JoinSet::new();
     for caller in 0..MODEST.0 {
-        let mut client = side.client(&format!("modest{caller}"));
+        let mut client = side.caller(&format!("modest{caller}"));
         modest.spawn(async move {
             // They come when the greedy are there already.
             tokio::time::sleep(Duration::from_millis(20 + 5 * caller as u64)).await;

@@ -99,8 +99,14 @@ struct Side<'a> {
 }
 
 impl Side<'_> {
-    fn client(&self, caller: &str) -> Client {
-        Client::new(self.target, self.model, self.ours.then_some(caller))
+    /// One of several callers, whom Pontoon tells apart.
+    fn caller(&self, name: &str) -> Client {
+        Client::new(self.target, self.model, self.ours.then_some(name))
+    }
+
+    /// A caller like any other.
+    fn client(&self) -> Client {
+        Client::new(self.target, self.model, None)
     }
 }
 
@@ -118,14 +124,15 @@ pub async fn run(options: Options) -> Result<Report, Error> {
     // Loads the model, and warms what there is to warm.
     for side in &sides {
         for _ in 0..3 {
-            side.client("bench").ask("Hello", 8, true).await?;
+            side.client().ask("Hello", 8, true).await?;
         }
     }
     let streams = streams(&options, &sides).await?;
     let gap = |samples: &Vec<Sample>| samples.iter().map(|sample| sample.gap.as_secs_f64()).collect();
     let gaps: Vec<Vec<f64>> = streams.iter().map(gap).collect();
-    let wholes = requests(&options, &sides, 1, false).await?;
-    let firsts = requests(&options, &sides, 2, true).await?;
+    let wholes = requests(&options, &sides, Short::Text).await?;
+    let chats = requests(&options, &sides, Short::Chat).await?;
+    let firsts = requests(&options, &sides, Short::Streamed).await?;
     let by = |index: usize| -> report::Side {
         let samples = &streams[index];
         report::Side {
@@ -133,6 +140,7 @@ pub async fn run(options: Options) -> Result<Report, Error> {
             first: median(firsts[index].iter().copied()),
             gap: median(gaps[index].iter().copied()),
             request: median(wholes[index].iter().copied()),
+            chat: median(chats[index].iter().copied()),
             ..report::Side::default()
         }
     };
@@ -150,13 +158,14 @@ pub async fn run(options: Options) -> Result<Report, Error> {
     let prefix = if options.prefix_words > 0 { Some(prefix(&options, ours).await) } else { None };
     let idle = if options.idle > 0 { load::idle(&options.ours, options.idle).await? } else { None };
     let longer = |samples: &[Vec<f64>]| samples.get(1).map_or(f64::NAN, |other| shift(&samples[0], other));
-    let added = Added { request: longer(&wholes), token: longer(&gaps), first: longer(&firsts) };
+    let (request, chat) = (longer(&wholes), longer(&chats));
+    let added = Added { request, chat, token: longer(&gaps), first: longer(&firsts) };
     Ok(Report::new(&options, results, added, mixed, prefix, idle))
 }
 
 /// One stream at a time, the sides in turns.
 async fn streams(options: &Options, sides: &[Side<'_>]) -> Result<Vec<Vec<Sample>>, Error> {
-    let mut clients: Vec<Client> = sides.iter().map(|side| side.client("bench")).collect();
+    let mut clients: Vec<Client> = sides.iter().map(Side::client).collect();
     let mut samples = vec![Vec::new(); sides.len()];
     for round in 0..options.rounds {
         for index in turn(round, sides.len()) {
@@ -166,19 +175,30 @@ async fn streams(options: &Options, sides: &[Side<'_>]) -> Result<Vec<Vec<Sample
     Ok(samples)
 }
 
-/// Short requests whose prompt the engine has cached: what is left is mostly the way there and back. Seconds to
-/// the answer, or to its first token where it is streamed.
-async fn requests(
-    options: &Options,
-    sides: &[Side<'_>],
-    tokens: u32,
-    stream: bool,
-) -> Result<Vec<Vec<f64>>, Error> {
-    let mut clients: Vec<Client> = sides.iter().map(|side| side.client("bench")).collect();
+/// Requests that take an engine as little as may be, and their prompt is cached: what is left is mostly the way
+/// there and back.
+#[derive(Clone, Copy)]
+enum Short {
+    /// The next token of a text: nothing but the model runs.
+    Text,
+    /// An answer of one token in a chat, whose template the engine fills in first.
+    Chat,
+    /// The same as a stream, to its first token.
+    Streamed,
+}
+
+/// Seconds that short requests take.
+async fn requests(options: &Options, sides: &[Side<'_>], short: Short) -> Result<Vec<Vec<f64>>, Error> {
+    let mut clients: Vec<Client> = sides.iter().map(Side::client).collect();
     let mut samples = vec![Vec::new(); sides.len()];
     for round in 0..options.rounds * 30 {
         for index in turn(round, sides.len()) {
-            let sample = clients[index].ask("Hello", tokens, stream).await?;
+            let client = &mut clients[index];
+            let sample = match short {
+                Short::Text => client.complete("Hello", 1).await?,
+                Short::Chat => client.ask("Hello", 1, false).await?,
+                Short::Streamed => client.ask("Hello", 2, true).await?,
+            };
             samples[index].push(sample.first.as_secs_f64());
         }
     }
@@ -198,7 +218,7 @@ async fn eight(options: &Options, sides: &[Side<'_>]) -> Result<Vec<f64>, Error>
 
 /// Prompt tokens a second, of prompts that nobody has sent before.
 async fn prompts(options: &Options, sides: &[Side<'_>]) -> Result<Vec<f64>, Error> {
-    let mut clients: Vec<Client> = sides.iter().map(|side| side.client("bench")).collect();
+    let mut clients: Vec<Client> = sides.iter().map(Side::client).collect();
     let mut rates = vec![Vec::new(); sides.len()];
     for round in 0..options.rounds {
         for index in turn(round, sides.len()) {
@@ -218,9 +238,9 @@ async fn prefix(options: &Options, ours: Side<'_>) -> Result<Prefix, String> {
         let shared = words(options.prefix_words, 5000 + round as u64);
         let told = |error: Error| error.to_string();
         let cold =
-            ours.client("first").ask(&format!("{shared} What was that?"), 2, true).await.map_err(told)?;
+            ours.caller("first").ask(&format!("{shared} What was that?"), 2, true).await.map_err(told)?;
         let warm =
-            ours.client("second").ask(&format!("{shared} Who said so?"), 2, true).await.map_err(told)?;
+            ours.caller("second").ask(&format!("{shared} Who said so?"), 2, true).await.map_err(told)?;
         tokens = cold.prompt_tokens;
         colds.push(cold.first.as_secs_f64());
         warms.push(warm.first.as_secs_f64());

@@ -219,7 +219,8 @@ fn engine_kind(status: u16, named: &str, text: &str) -> ErrorKind {
     {
         return ErrorKind::ContextLength;
     }
-    if text.contains("Invalid base64") || text.starts_with("Failed to parse messages") {
+    let blames_messages = ["Failed to parse messages", "Failed to parse tool call arguments"];
+    if text.contains("Invalid base64") || blames_messages.iter().any(|words| text.starts_with(words)) {
         return ErrorKind::InvalidRequest;
     }
     match status {

@@ -2,6 +2,7 @@
 //! is accounted for once, at the latest when this is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pontoon_engines::{Lease, Usage as EngineUsage};
@@ -16,7 +17,8 @@ use crate::server::Shared;
 pub struct Account {
     shared: Arc<Shared>,
     endpoint: Endpoint,
-    turn: Turn,
+    /// Until what it took is known.
+    turn: Option<Turn>,
     started: Instant,
     record: Record,
     lease: Option<Lease>,
@@ -29,6 +31,31 @@ pub struct Account {
     last: Instant,
     answer: Vec<u8>,
     open: bool,
+}
+
+/// The account of a request that has its answer; closed when this is dropped, for which its caller need not wait.
+pub struct Settled {
+    account: Account,
+    usage: Usage,
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        self.account.close(Outcome::Ok, 200, self.usage, None);
+        self.account.shared.settling.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Shared {
+    /// Waits until what callers have been answered is counted; not for ever, where somebody is always being answered.
+    pub async fn settled(&self) {
+        for _ in 0..20 {
+            if self.settling.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 /// How a request ended.
@@ -65,7 +92,7 @@ impl Account {
         Self {
             shared,
             endpoint,
-            turn,
+            turn: Some(turn),
             started,
             record,
             lease: None,
@@ -81,7 +108,7 @@ impl Account {
 
     /// The caller's share of turns.
     pub fn weight(&self) -> u32 {
-        self.turn.weight
+        self.turn.as_ref().map_or(1, |turn| turn.weight)
     }
 
     /// A turn on an engine was given, for about so many tokens in all and in the prompt.
@@ -149,25 +176,47 @@ impl Account {
         self.shared.answers.keep(&self.record.caller, stored, Instant::now());
     }
 
+    /// Tokens of the prompt and of the answer. Of a request that was cancelled or failed nobody counted them: the
+    /// caller pays for what it saw.
+    fn spent(&self, usage: Usage) -> (u64, u64) {
+        match usage.measured {
+            true => (usage.prompt_tokens, usage.completion_tokens),
+            false => (self.prompt, self.seen),
+        }
+    }
+
+    /// Takes tokens out of the caller's allowance, once.
+    fn pay(&mut self, tokens: u64) {
+        if let Some(turn) = self.turn.take() {
+            turn.spend(tokens);
+        }
+    }
+
+    /// The answer is there. What it took out of the caller's allowance counts before the caller hears of it, the rest
+    /// later.
+    pub fn settle(mut self, usage: Usage) -> Settled {
+        let (prompt, answer) = self.spent(usage);
+        self.pay(prompt.saturating_add(answer));
+        self.shared.settling.fetch_add(1, Ordering::Relaxed);
+        Settled { account: self, usage }
+    }
+
     /// Closes the account.
     pub fn close(&mut self, outcome: Outcome, status: u16, usage: Usage, error: Option<&str>) {
         if !std::mem::take(&mut self.open) {
             return;
         }
         let took = self.elapsed();
-        // A request that was cancelled or failed did work that nobody counted: the caller pays for what it saw,
-        // and in the queue at least what the request was expected to cost, which dropping the lease charges.
-        let (prompt, answer) = match usage.measured {
-            true => (usage.prompt_tokens, usage.completion_tokens),
-            false => (self.prompt, self.seen),
-        };
+        let (prompt, answer) = self.spent(usage);
         let spent = prompt.saturating_add(answer);
+        // In the queue a request that was cancelled or failed costs at least what it was expected to, which dropping
+        // the lease charges.
         let counted = usage.measured || outcome == Outcome::Ok || spent > self.cost;
         if let Some(lease) = self.lease.take().filter(|_| counted) {
             let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
             lease.finish(EngineUsage { prompt_tokens: count(prompt), completion_tokens: count(answer) });
         }
-        self.turn.spend(spent);
+        self.pay(spent);
         let metrics = &self.shared.metrics;
         metrics.running().dec();
         match (&self.rows, outcome) {

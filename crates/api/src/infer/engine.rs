@@ -3,6 +3,8 @@
 //! A connection has no task of its own: whoever has a request on it drives it. So nothing is handed from
 //! task to task for each token, and dropping the request closes the socket at once.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 use pontoon_engines::http::{self, Failure};
 use pontoon_engines::{Notice, Serving};
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::Sleep;
 
 /// Idle connections kept to one engine. An engine serves each with a thread, so they are few.
 const MAX_IDLE: usize = 8;
@@ -27,6 +30,7 @@ pub struct Engines(Arc<Mutex<Vec<Connection>>>);
 #[derive(Debug)]
 struct Connection {
     http: http::Connection,
+    patience: Patience,
     /// The engine at its other end.
     at: Arc<Serving>,
     uses: u32,
@@ -43,10 +47,63 @@ pub struct Carrier {
     engines: Engines,
 }
 
+/// How long an engine may be silent. Its timer is set once and put off when it goes off too early, since setting
+/// one costs more than all that is asked of it.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    heard: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, heard: Instant::now(), timer: Box::pin(tokio::time::sleep(limit)) }
+    }
+
+    /// Whether it is over; if not, whoever asks is woken when it is.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        while self.timer.as_mut().poll(context).is_ready() {
+            let until = self.heard + self.limit;
+            if until <= Instant::now() {
+                return true;
+            }
+            self.timer.as_mut().reset(until.into());
+        }
+        false
+    }
+}
+
+/// Why an engine's answer did not come, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The connection.
+    #[error(transparent)]
+    Broken(#[from] Failure),
+    /// Nothing was heard for so long.
+    #[error("the engine has been silent for {} s, which is the limit", .0.as_secs())]
+    Silent(Duration),
+}
+
 impl Connection {
-    async fn open(at: &Arc<Serving>) -> Result<Self, Failure> {
+    async fn open(at: &Arc<Serving>, patience: Duration) -> Result<Self, Failure> {
         let http = http::Connection::open(&at.socket).await?;
-        Ok(Self { http, at: at.clone(), uses: 0, used: Instant::now(), home: thread::current().id() })
+        let (patience, home) = (Patience::new(patience), thread::current().id());
+        Ok(Self { http, patience, at: at.clone(), uses: 0, used: Instant::now(), home })
+    }
+
+    async fn post(&mut self, path: &str, body: &[u8]) -> Result<u16, Trouble> {
+        let Self { http, patience, .. } = self;
+        patience.heard = Instant::now();
+        let mut answered = pin!(http.post(path, body));
+        let answered = poll_fn(|context| match answered.as_mut().poll(context) {
+            Poll::Ready(answered) => Poll::Ready(answered.map_err(Trouble::from)),
+            Poll::Pending if patience.is_over(context) => Poll::Ready(Err(Trouble::Silent(patience.limit))),
+            Poll::Pending => Poll::Pending,
+        });
+        let status = answered.await?;
+        self.patience.heard = Instant::now();
+        Ok(status)
     }
 
     fn is_young(&self, now: Instant) -> bool {
@@ -61,8 +118,18 @@ impl Connection {
 
 impl Carrier {
     /// The next piece of the answer; none at its end.
-    pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<&[u8], Failure>>> {
-        self.connection.http.poll_data(context)
+    pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<&[u8], Trouble>>> {
+        let Connection { http, patience, .. } = &mut self.connection;
+        match http.poll_data(context) {
+            Poll::Ready(data) => {
+                patience.heard = Instant::now();
+                Poll::Ready(data.map(|data| data.map_err(Trouble::from)))
+            }
+            Poll::Pending if patience.is_over(context) => {
+                Poll::Ready(Some(Err(Trouble::Silent(patience.limit))))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// Appends the next piece of the answer, and says how long that is; none at its end.
@@ -70,8 +137,16 @@ impl Carrier {
         &mut self,
         all: &mut Vec<u8>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Option<usize>, Failure>> {
-        self.connection.http.poll_into(all, context)
+    ) -> Poll<Result<Option<usize>, Trouble>> {
+        let Connection { http, patience, .. } = &mut self.connection;
+        match http.poll_into(all, context) {
+            Poll::Ready(piece) => {
+                patience.heard = Instant::now();
+                Poll::Ready(piece.map_err(Trouble::from))
+            }
+            Poll::Pending if patience.is_over(context) => Poll::Ready(Err(Trouble::Silent(patience.limit))),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// The answer has been read to its end: the connection may carry another request.
@@ -92,20 +167,31 @@ impl Carrier {
 }
 
 impl Engines {
-    /// Posts a body to an engine; the status of its answer, and what carries the rest. A kept connection that
-    /// turns out to be closed is replaced once.
+    /// Posts a body to an engine that may be silent for so long; the status of its answer, and what carries the
+    /// rest. A kept connection that turns out to be closed is replaced once.
     ///
     /// # Errors
-    /// The connection's, where no answer began.
-    pub async fn post(&self, at: &Arc<Serving>, path: &str, body: &[u8]) -> Result<(u16, Carrier), Failure> {
-        if let Some(mut connection) = self.take(at)
-            && let Ok(status) = connection.http.post(path, body).await
-        {
-            return Ok((status, Carrier { connection, engines: self.clone() }));
+    /// [`Trouble`], where no answer began.
+    pub async fn post(
+        &self,
+        at: &Arc<Serving>,
+        path: &str,
+        body: &[u8],
+        patience: Duration,
+    ) -> Result<(u16, Carrier), Trouble> {
+        let mut kept = self.take(at);
+        loop {
+            let again = kept.is_some();
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => Connection::open(at, patience).await?,
+            };
+            match connection.post(path, body).await {
+                Ok(status) => return Ok((status, Carrier { connection, engines: self.clone() })),
+                Err(Trouble::Broken(_)) if again => {}
+                Err(trouble) => return Err(trouble),
+            }
         }
-        let mut connection = Connection::open(at).await?;
-        let status = connection.http.post(path, body).await?;
-        Ok((status, Carrier { connection, engines: self.clone() }))
     }
 
     /// Forgets the connections to an engine that is gone.

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use pontoon_engines as engines;
-use pontoon_engines::http::Failure;
 use serde::Deserialize;
 
 use crate::body::AnswerBody;
@@ -22,7 +21,7 @@ use crate::recorder::Record;
 use crate::reply::{self, Answer, names};
 use crate::server::Ask;
 use account::{Account, Outcome};
-use engine::Carrier;
+use engine::{Carrier, Trouble};
 use stream::Stream;
 
 /// Bytes of an engine's answer that is not streamed: 2048 embeddings of 8192 numbers fit.
@@ -63,12 +62,11 @@ pub async fn run(ask: &Ask, endpoint: Endpoint, body: Bytes) -> Answer {
     };
     let answer = match answer {
         Ok(Exchange::Whole(reply, usage)) => {
-            account.close(Outcome::Ok, 200, usage, None);
-            reply
+            let settled = account.settle(usage);
+            reply.map(|body| body.leaving(Box::new(settled)))
         }
         Ok(Exchange::Stream(response, carrier, meta)) => {
-            let silence = Duration::from_secs(shared.config.limits.engine_seconds);
-            let stream = Stream::new(carrier, call.translator(&meta), account, silence);
+            let stream = Stream::new(carrier, call.translator(&meta), account);
             reply::with_body(response, AnswerBody::engine(stream))
         }
         Err(error) => {
@@ -105,7 +103,8 @@ async fn understand(ask: &Ask, endpoint: Endpoint, body: &Bytes) -> Result<Call,
     let (shared, caller, started, body) =
         (ask.shared.clone(), ask.caller.id.clone(), ask.started, body.clone());
     // What is packed in pictures is unpacked to be measured.
-    let bytes = if dialect::pictures::possible(&body) { body.len().saturating_mul(16) } else { body.len() };
+    let unpacked = body.len().saturating_mul(16);
+    let bytes = if unpacked > AT_ONCE && dialect::pictures::possible(&body) { unpacked } else { body.len() };
     aside(ask, bytes, move || {
         dialect::prepare(endpoint, &body, &|id: &str| shared.answers.find(&caller, id, started))
     })
@@ -142,26 +141,27 @@ async fn exchange(
     request: &EngineRequest,
     account: &mut Account,
 ) -> Result<Exchange, DialectError> {
-    let silence = Duration::from_secs(ask.shared.config.limits.engine_seconds);
     let mut first = true;
     let ((status, carrier), streams, meta, position) = loop {
         let lease = acquire(ask, call, Some(request), account).await?;
         let (meta, position) =
             (Meta { request_id: ask.id.clone(), started: ask.at, load: lease.load }, lease.position);
         let posted = Instant::now();
-        match post(ask, request, lease, silence).await {
+        match post(ask, request, lease).await {
             Ok((sent, streams)) => break (sent, streams, meta, position),
             // A request that kills engines takes longer, and is not tried on another.
-            Err(Posting::Broken(failure)) if first && posted.elapsed() < DYING => {
+            Err(Posting::Failed(Trouble::Broken(failure))) if first && posted.elapsed() < DYING => {
                 log::info!("an engine was gone when its turn came: {failure}");
                 let _ = tokio::time::timeout(Duration::from_secs(1), lease.gone()).await;
                 account.returned();
                 first = false;
             }
-            Err(Posting::Broken(failure)) => {
+            Err(Posting::Failed(Trouble::Broken(failure))) => {
                 return Err(DialectError::new(ErrorKind::EngineFailed, failure.to_string()));
             }
-            Err(Posting::Silent) => return Err(silent(silence)),
+            Err(Posting::Failed(silent)) => {
+                return Err(DialectError::new(ErrorKind::Timeout, silent.to_string()));
+            }
             Err(Posting::Refused(error)) => return Err(error),
         }
     };
@@ -171,7 +171,7 @@ async fn exchange(
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(call.content_type()));
         return Ok(Exchange::Stream(headers, carrier, meta));
     }
-    let body = whole(carrier, silence).await?;
+    let body = whole(carrier).await?;
     let (call, elapsed) = (call.clone(), account.elapsed());
     let reply = aside(ask, body.len(), move || call.reply(&meta, elapsed, status, &body)).await?;
     account.answered(&reply.body);
@@ -184,8 +184,7 @@ async fn exchange(
 
 /// Why an engine did not begin to answer.
 enum Posting {
-    Broken(Failure),
-    Silent,
+    Failed(Trouble),
     /// The model that was loaded cannot answer it.
     Refused(DialectError),
 }
@@ -196,16 +195,17 @@ async fn post(
     ask: &Ask,
     mut request: &EngineRequest,
     lease: &engines::Lease,
-    silence: Duration,
 ) -> Result<((u16, Carrier), bool), Posting> {
+    let patience = Duration::from_secs(ask.shared.config.limits.engine_seconds);
     loop {
         let at = &lease.at;
         let body = request.adapted_body(&at.engine_model, &at.adapters).map_err(Posting::Refused)?;
-        let sending = ask.shared.engines.post(at, request.path, &body);
-        let sent = tokio::time::timeout(silence, sending).await.map_err(|_| Posting::Silent)?;
-        let sent = sent.map_err(|failure| {
-            ask.shared.engines.forget(at);
-            Posting::Broken(failure)
+        let sent = ask.shared.engines.post(at, request.path, &body, patience).await;
+        let sent = sent.map_err(|trouble| {
+            if matches!(trouble, Trouble::Broken(_)) {
+                ask.shared.engines.forget(at);
+            }
+            Posting::Failed(trouble)
         })?;
         match &request.fallback {
             // The carrier goes with the answer that nobody reads.
@@ -255,16 +255,18 @@ fn wanted(ask: &Ask, call: &Call, cost: u32, weight: u32) -> engines::Request {
 }
 
 /// Reads an engine's whole answer.
-async fn whole(mut carrier: Carrier, silence: Duration) -> Result<Vec<u8>, DialectError> {
+async fn whole(mut carrier: Carrier) -> Result<Vec<u8>, DialectError> {
     let mut all = Vec::new();
     loop {
-        let piece = poll_fn(|context| carrier.poll_into(&mut all, context));
-        let piece = tokio::time::timeout(silence, piece).await.map_err(|_| silent(silence))?;
-        let broken = |failure: Failure| {
-            let message = format!("in the middle of its answer, {failure}");
-            DialectError::new(ErrorKind::EngineFailed, message)
+        let piece = poll_fn(|context| carrier.poll_into(&mut all, context)).await;
+        let failed = |trouble: Trouble| {
+            let kind = match trouble {
+                Trouble::Broken(_) => ErrorKind::EngineFailed,
+                Trouble::Silent(_) => ErrorKind::Timeout,
+            };
+            DialectError::new(kind, format!("in the middle of its answer, {trouble}"))
         };
-        if piece.map_err(broken)?.is_none() {
+        if piece.map_err(failed)?.is_none() {
             break;
         }
         if all.len() > MAX_ANSWER {
@@ -275,11 +277,6 @@ async fn whole(mut carrier: Carrier, silence: Duration) -> Result<Vec<u8>, Diale
     }
     carrier.finish();
     Ok(all)
-}
-
-fn silent(limit: Duration) -> DialectError {
-    let message = format!("the engine has been silent for {} s, which is the limit", limit.as_secs());
-    DialectError::new(ErrorKind::Timeout, message)
 }
 
 async fn load(ask: &Ask, call: &Call, account: &mut Account) -> Result<Exchange, DialectError> {

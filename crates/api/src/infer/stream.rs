@@ -1,16 +1,12 @@
 //! An answer on its way from an engine to its caller: polled by the caller's own connection, so that there
 //! is no task and no channel between the two, and dropped with it.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep};
 
 use super::account::{Account, Outcome};
-use super::engine::Carrier;
+use super::engine::{Carrier, Trouble};
 use crate::dialect::{DialectError, End, ErrorKind, StreamTranslator};
 
 /// A streamed answer.
@@ -20,17 +16,12 @@ pub struct Stream {
     translator: StreamTranslator,
     account: Account,
     out: Vec<u8>,
-    silence: Duration,
-    heard: Instant,
-    timer: Pin<Box<Sleep>>,
 }
 
 impl Stream {
     /// Puts one together.
-    pub fn new(carrier: Carrier, translator: StreamTranslator, account: Account, silence: Duration) -> Self {
-        let timer = Box::pin(tokio::time::sleep(silence));
-        let (out, heard) = (Vec::new(), Instant::now());
-        Self { source: Some(carrier), translator, account, out, silence, heard, timer }
+    pub fn new(carrier: Carrier, translator: StreamTranslator, account: Account) -> Self {
+        Self { source: Some(carrier), translator, account, out: Vec::new() }
     }
 
     /// The next bytes for the caller.
@@ -39,26 +30,19 @@ impl Stream {
             let Some(carrier) = &mut self.source else { return Poll::Ready(None) };
             match carrier.poll_data(context) {
                 Poll::Ready(Some(Ok(data))) => {
-                    self.heard = Instant::now();
                     self.translator.push(self.account.elapsed(), data, &mut self.out);
                     self.pushed();
                 }
-                Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(Trouble::Broken(error)))) => {
                     log::info!("an engine broke off in the middle of an answer: {error}");
                     let gone = "the engine broke off in the middle of this answer; try again";
                     self.end(Some(DialectError::new(ErrorKind::EngineFailed, gone)), false);
                 }
-                Poll::Ready(None) => self.end(None, true),
-                Poll::Pending => {
-                    if self.silent(context) {
-                        let seconds = self.silence.as_secs();
-                        let silent =
-                            format!("the engine has been silent for {seconds} s, which is the limit");
-                        self.end(Some(DialectError::new(ErrorKind::Timeout, silent)), false);
-                    } else {
-                        return Poll::Pending;
-                    }
+                Poll::Ready(Some(Err(silent))) => {
+                    self.end(Some(DialectError::new(ErrorKind::Timeout, silent.to_string())), false);
                 }
+                Poll::Ready(None) => self.end(None, true),
+                Poll::Pending => return Poll::Pending,
             }
             if !self.out.is_empty() {
                 self.account.answered(&self.out);
@@ -72,17 +56,6 @@ impl Stream {
         if self.translator.ended() && self.translator.failed().is_some() {
             self.end(None, false);
         }
-    }
-
-    fn silent(&mut self, context: &mut Context<'_>) -> bool {
-        while self.timer.as_mut().poll(context).is_ready() {
-            let until = self.heard + self.silence;
-            if until <= Instant::now() {
-                return true;
-            }
-            self.timer.as_mut().reset(until);
-        }
-        false
     }
 
     /// Writes the last events and closes the account. `whole`: the engine's answer was read to its end.

@@ -38,7 +38,7 @@ pub async fn answer(
     let mut answer = match found {
         Ok(route) => {
             let shape = shape(&route);
-            let answered = Box::pin(routed(shared, peer, request, route, id.clone(), started)).await;
+            let answered = routed(shared, peer, request, route, id.clone(), started).await;
             answered.unwrap_or_else(|error| told(&error, shape, &id))
         }
         Err(no_route) => lost(no_route, request.method(), path, &id),
@@ -104,34 +104,46 @@ async fn routed(
     dispatch(&ask, route, body).await
 }
 
+/// What is asked for seldom is kept apart, so that what each request takes is small.
 async fn dispatch(ask: &Ask, route: Route, body: Incoming) -> Answer {
+    if !matches!(route, Route::Infer(_)) {
+        ask.shared.settled().await;
+    }
     match route {
         Route::Root => Ok(reply::bytes(StatusCode::OK, "text/plain", "Pontoon's model runner is running\n")),
         Route::Health => reply::written(br#"{"status":"ok"}"#.to_vec()),
         Route::Version => reply::json(StatusCode::OK, &serde_json::json!({ "version": ask.shared.version })),
-        Route::OpenApi => {
-            let models = manage::blocking(&ask.shared.store, |store| store.list()).await?;
-            let names = models.iter().filter(|model| ask.sees(model)).take(3);
-            let names: Vec<String> = names.map(pontoon_models::Model::display_name).collect();
-            reply::written(openapi::document(&ask.shared.version, &names))
-        }
+        Route::OpenApi => Box::pin(described(ask)).await,
         Route::Infer(endpoint) => infer::run(ask, endpoint, read(ask, body).await?).await,
         Route::Images => Err(DialectError::new(ErrorKind::NotSupported, "no engine here makes pictures")),
         Route::Response(what, id) => stored(ask, what, &id),
-        Route::Cards(dialect, name) => manage::cards::answer(ask, dialect, name).await,
-        Route::Models(models) => manage::models::answer(ask, models, body).await,
-        Route::Engines(engines) => manage::engines::answer(ask, engines, body).await,
-        Route::Ollama(ollama) => manage::ollama::answer(ask, ollama, read(ask, body).await?).await,
-        Route::Pontoon(pontoon) => manage::pontoon::answer(ask, pontoon, read(ask, body).await?).await,
-        Route::Metrics => {
-            let text = {
-                let more = ask.shared.more_metrics.as_ref().map(|more| more()).unwrap_or_default();
-                ask.shared.metrics.text(&ask.shared.runner, &more).await
-            };
-            Ok(reply::bytes(StatusCode::OK, crate::metrics::CONTENT_TYPE, text))
+        Route::Cards(dialect, name) => Box::pin(manage::cards::answer(ask, dialect, name)).await,
+        Route::Models(models) => Box::pin(manage::models::answer(ask, models, body)).await,
+        Route::Engines(engines) => Box::pin(manage::engines::answer(ask, engines, body)).await,
+        Route::Ollama(ollama) => {
+            let body = read(ask, body).await?;
+            Box::pin(manage::ollama::answer(ask, ollama, body)).await
         }
-        Route::Logs => logs::answer(ask).await,
+        Route::Pontoon(pontoon) => {
+            let body = read(ask, body).await?;
+            Box::pin(manage::pontoon::answer(ask, pontoon, body)).await
+        }
+        Route::Metrics => Box::pin(measured(ask)).await,
+        Route::Logs => Box::pin(logs::answer(ask)).await,
     }
+}
+
+async fn described(ask: &Ask) -> Answer {
+    let models = manage::blocking(&ask.shared.store, |store| store.list()).await?;
+    let names = models.iter().filter(|model| ask.sees(model)).take(3);
+    let names: Vec<String> = names.map(pontoon_models::Model::display_name).collect();
+    reply::written(openapi::document(&ask.shared.version, &names))
+}
+
+async fn measured(ask: &Ask) -> Answer {
+    let more = ask.shared.more_metrics.as_ref().map(|more| more()).unwrap_or_default();
+    let text = ask.shared.metrics.text(&ask.shared.runner, &more).await;
+    Ok(reply::bytes(StatusCode::OK, crate::metrics::CONTENT_TYPE, text))
 }
 
 /// Reads a body within its limits of size and time.

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper::HeaderMap;
@@ -88,6 +88,8 @@ pub struct Shared {
     pub rates: Arc<Rates>,
     /// Counters.
     pub metrics: Metrics,
+    /// Requests that have been answered and not yet counted.
+    pub settling: AtomicUsize,
     /// Families beside ours.
     pub more_metrics: Option<MoreMetrics>,
     /// Recent requests.
@@ -146,6 +148,7 @@ impl Shared {
             keys: Keys::new(&config.keys),
             rates: Rates::new(&config),
             metrics: Metrics::default(),
+            settling: AtomicUsize::new(0),
             more_metrics: api.more_metrics,
             recorder: Recorder::new(config.requests),
             answers: Answers::new(config.responses),

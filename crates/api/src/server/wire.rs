@@ -4,8 +4,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,25 +18,42 @@ const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
 
+/// What is over once an answer is on its way, and does the rest of its work when it is dropped.
+pub type Rest = Box<dyn Send>;
+
 /// What a connection does, shared by its bytes and its requests.
-#[derive(Debug, Default)]
-pub struct Phase(AtomicU8);
+#[derive(Default)]
+pub struct Phase {
+    now: AtomicU8,
+    rest: Mutex<Option<Rest>>,
+}
 
 /// A request is being answered until this is dropped.
-#[derive(Debug)]
 pub struct Busy(Arc<Phase>);
 
 impl Phase {
     /// A request's head is complete.
     pub fn busy(self: &Arc<Self>) -> Busy {
-        self.0.store(BUSY, Ordering::Relaxed);
+        self.now.store(BUSY, Ordering::Relaxed);
         Busy(self.clone())
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Busy {
+    /// Leaves work for the moment when the answer's first bytes have been handed to the system, or could not be: the
+    /// caller need not wait for it.
+    pub fn leave(&self, rest: Rest) {
+        *self.0.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.0.store(IDLE, Ordering::Relaxed);
+        self.0.now.store(IDLE, Ordering::Relaxed);
     }
 }
 
@@ -55,14 +72,14 @@ impl<S> Wire<S> {
     /// Wraps a stream whose other end has just connected.
     pub fn new(stream: S, phase: Arc<Phase>, limits: Limits) -> Self {
         // The first head is due at once: who connects has something to say, or takes up a place.
-        phase.0.store(IDLE, Ordering::Relaxed);
+        phase.now.store(IDLE, Ordering::Relaxed);
         let reading = Box::pin(tokio::time::sleep(Duration::from_secs(limits.idle_seconds)));
         Self { stream, phase, limits, timing: IDLE, reading, writing: None }
     }
 
     /// Ends reads that are late.
     fn late(&mut self, context: &mut Context<'_>) -> bool {
-        let phase = self.phase.0.load(Ordering::Relaxed);
+        let phase = self.phase.now.load(Ordering::Relaxed);
         if phase != self.timing {
             self.timing = phase;
             let seconds = if phase == HEAD { self.limits.header_seconds } else { self.limits.idle_seconds };
@@ -71,6 +88,12 @@ impl<S> Wire<S> {
             }
         }
         phase != BUSY && self.reading.as_mut().poll(context).is_ready()
+    }
+
+    /// What is left to do once something was written, or was to be; ends writes that the other end does not take.
+    fn written<T>(&mut self, context: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        drop(self.phase.rest());
+        self.stalled(context, poll)
     }
 
     /// Ends writes that the other end does not take.
@@ -96,7 +119,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(result) => {
                 if buffer.filled().len() > before {
-                    let _ = self.phase.0.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = self.phase.now.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed);
                 }
                 Poll::Ready(result)
             }
@@ -114,7 +137,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.stalled(context, poll)
+        self.written(context, poll)
     }
 
     fn poll_write_vectored(
@@ -123,7 +146,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.stalled(context, poll)
+        self.written(context, poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -173,6 +196,36 @@ mod tests {
         let _busy = phase.busy();
         let reading = tokio::time::timeout(Duration::from_millis(3500), wire.read_u8()).await;
         assert!(reading.is_err(), "a busy connection is not idle");
+    }
+
+    /// Says when it is dropped.
+    struct Told(Arc<AtomicU8>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_left_is_done_behind_the_first_bytes_or_with_the_connection() {
+        let (phase, done) = (Arc::new(Phase::default()), Arc::new(AtomicU8::new(0)));
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let mut wire = Wire::new(ours, phase.clone(), limits());
+        phase.busy().leave(Box::new(Told(done.clone())));
+        assert_eq!(done.load(Ordering::SeqCst), 0);
+        wire.write_all(b"answer").await.unwrap();
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+        let mut answer = [0; 6];
+        theirs.read_exact(&mut answer).await.unwrap();
+        // Nobody takes the next one.
+        wire.write_all(&[0; 16]).await.unwrap();
+        phase.busy().leave(Box::new(Told(done.clone())));
+        assert!(tokio::time::timeout(Duration::from_millis(50), wire.write_all(b"x")).await.is_err());
+        assert_eq!(done.load(Ordering::SeqCst), 2);
+        phase.busy().leave(Box::new(Told(done.clone())));
+        drop((wire, phase));
+        assert_eq!(done.load(Ordering::SeqCst), 3);
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use pontoon_api::bench::{self, Options, Target};
-use pontoon_daemon::paths;
+use pontoon_daemon::Config;
 
+use super::http::Daemon;
 use crate::config::block_on;
 
 /// Measure the model runner, beside the same engine asked directly if there is one
@@ -43,10 +44,9 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number from 1".into())
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+pub fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, String> {
     let parse = |text: &str| Target::parse(text).map_err(|error| error.to_string());
-    let socket = paths::models_admin_socket(&crate::local_socket()?);
-    let ours = parse(&format!("unix:{}", socket.display()))?;
+    let ours = parse(&format!("unix:{}", Daemon::here(config)?.socket().display()))?;
     let against = arguments.against.as_deref().map(parse).transpose()?;
     let usual = Options::new(ours, against, arguments.model.as_str());
     let options = Options {

@@ -1,6 +1,6 @@
 //! Asking the daemon over the model runner's admin socket: HTTP on a unix socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -24,6 +24,11 @@ impl Daemon {
             _ => paths::models_admin_socket(&crate::local_socket()?),
         };
         Ok(Self { socket })
+    }
+
+    /// Where it is asked.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Sends one request; an answer that is no success becomes its own sentence.

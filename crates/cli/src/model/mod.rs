@@ -90,7 +90,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, String> {
         Verb::Df(arguments) => df::run(&config, &arguments),
         Verb::Prune(arguments) => prune::run(&config, &arguments),
         Verb::Verify(arguments) => verify::run(&config, &arguments),
-        Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&config, &arguments),
     }
 }
 

@@ -4,6 +4,7 @@
 //! that listens for that all along is woken once more for everything that it sends, just when the other end
 //! begins to work on it. So this one listens for it only while a write does not go through.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::task::coop;
 
 use super::register::register;
+
+/// Bytes that are read at once for a reader with a buffer of its own.
+const PIECE: usize = 64 << 10;
+
+thread_local! {
+    /// Where they come first: to be read into, a reader's own buffer would have to be cleared, all of it each time.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The stream.
 #[derive(Debug)]
@@ -81,12 +90,16 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // The room is cleared only once there is something to read: a server looks far more often than that.
-        let room = buffer.remaining();
-        let read = |mut stream: &UnixStream| stream.read(buffer.initialize_unfilled());
-        let count = ready!(self.poll_with(context, room, read))?;
-        buffer.advance(count);
-        Poll::Ready(Ok(()))
+        let room = buffer.remaining().min(PIECE);
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.reserve_exact(PIECE);
+            let read = |stream: &UnixStream| {
+                let (got, _) = rustix::io::read(stream, &mut scratch.spare_capacity_mut()[..room])?;
+                buffer.put_slice(got);
+                Ok(got.len())
+            };
+            self.poll_with(context, room, read).map_ok(drop)
+        })
     }
 }
 

@@ -160,6 +160,9 @@ fn completions(
     let max_tokens = max_tokens(&request)?;
     let adapters =
         request.get(adapters::FIELD).map(|raw| adapters::parse(&fields::value(raw))).transpose()?;
+    if let Some(raw) = request.get("response_format") {
+        check_format(&fields::value(raw))?;
+    }
     let text_logprobs =
         matches!(table, Table::Text) && request.get("logprobs").is_some_and(|raw| raw.get() != "0");
     request.copy_plain();
@@ -189,6 +192,24 @@ fn completions(
         ignored: request.ignored,
         answer: AnyAnswer::OpenAi(Answer { include_usage, text_logprobs, ..Answer::default() }),
     })
+}
+
+/// A schema that is asked for has to be there: engines answer with any JSON where it is not.
+fn check_format(value: &Value) -> Result<(), DialectError> {
+    let at = Path::Key(&Path::Root, "response_format");
+    let format = json::Object::new(value, &at)?;
+    if format.need_text("type")? != "json_schema" {
+        return Ok(());
+    }
+    let at = Path::Key(&at, "json_schema");
+    let holder = format.get("json_schema").ok_or_else(|| missing(&at))?;
+    let holder = json::Object::new(holder, &at)?;
+    let at = Path::Key(&at, "schema");
+    let schema = holder.get("schema").ok_or_else(|| missing(&at))?;
+    match schema {
+        Value::Object(_) | Value::Bool(_) => Ok(()),
+        other => Err(wrong(&at, "a JSON schema", other)),
+    }
 }
 
 /// The conversation and its tools.
