@@ -2,20 +2,22 @@
 
     python make_random.py OUT.gguf [--width 768] [--layers 12] [--context 4096]
 
-It has the toy chat model's vocabulary and template, so that it takes the same prompts; what it says is noise, and it
-never ends by itself (the rows of the special tokens are zero, and some other token always scores above that). Weights
-are in Q8_0. The defaults make 114 million parameters. Needs numpy and gguf.
+It has the toy chat model's vocabulary and template, so that it takes the same prompts. What it says is noise, of whole
+words and letters alone, and it never ends by itself: the rows of all other tokens are zero, and some token always
+scores above that. Weights are in Q8_0. The defaults make 114 million parameters. Needs numpy and gguf.
 """
 
 import argparse
+import re
 from pathlib import Path
 
 import gguf
 import numpy as np
 
-from toy import FILE, SPECIAL
+from toy import FILE
 
 HEAD = 64  # width of an attention head
+WORD = re.compile("\u0120?[A-Za-z]+")  # with the space before it
 
 
 def main() -> None:
@@ -76,9 +78,9 @@ def fill(writer: gguf.GGUFWriter, width: int, layers: int, tokens: list[str]) ->
     def norm(name: str) -> None:
         writer.add_tensor(f"{name}.weight", np.ones(width, np.float32))
 
-    special = tuple(number for number, token in enumerate(tokens) if SPECIAL.fullmatch(token))
+    others = tuple(number for number, token in enumerate(tokens) if not WORD.fullmatch(token))
     matrix("token_embd", len(tokens), width)
-    matrix("output", len(tokens), width, special)
+    matrix("output", len(tokens), width, others)
     norm("output_norm")
     for layer in range(layers):
         name = f"blk.{layer}.{{}}".format
