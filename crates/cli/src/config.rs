@@ -1,6 +1,6 @@
 //! The configuration file that a verb reads, and the folders that it names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pontoon_daemon::{Config, paths};
 use pontoon_models::Store;
@@ -13,24 +13,36 @@ pub struct ConfigFile {
     path: Option<PathBuf>,
 }
 
+/// The host's own.
+const HOSTS_FILE: &str = "/etc/pontoon/pontoon.toml";
+
 impl ConfigFile {
+    /// The file, if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        let usual = PathBuf::from(HOSTS_FILE);
+        let named = std::env::var_os("PONTOON_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.path.clone().or(named).or_else(|| usual.exists().then_some(usual))
+    }
+
     /// The configuration; defaults where there is no file.
     pub fn read(&self) -> Result<Config, String> {
-        let usual = PathBuf::from("/etc/pontoon/pontoon.toml");
-        let named = std::env::var_os("PONTOON_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let path = self.path.clone().or(named).or_else(|| usual.exists().then_some(usual));
-        path.map_or_else(|| Ok(Config::default()), |path| Config::read(&path))
+        self.path()
+            .map_or_else(|| Ok(Config::default()), |path| Config::read(&path))
             .map_err(|error| error.to_string())
     }
 }
 
-/// The guests' socket that the usual configuration names. A file that others may not read, for the secrets in it, is
-/// none to them.
+/// The guests' socket that the usual configuration names. The host's file is none to those who may not read it, for
+/// the secrets in it.
 pub fn socket() -> Result<PathBuf, String> {
-    match ConfigFile::default().read() {
-        Ok(config) => Ok(config.socket()),
-        Err(error) if std::env::var_os("PONTOON_CONFIG").is_some_and(|path| !path.is_empty()) => Err(error),
-        Err(_) => Ok(paths::default_socket()),
+    let file = ConfigFile::default();
+    let kept_from_us = |path: &PathBuf| {
+        let opened = std::fs::File::open(path);
+        opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    match file.path() {
+        Some(path) if path == Path::new(HOSTS_FILE) && kept_from_us(&path) => Ok(paths::default_socket()),
+        _ => Ok(file.read()?.socket()),
     }
 }
 

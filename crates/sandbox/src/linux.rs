@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access};
 
@@ -116,35 +115,37 @@ fn unreachable_devices(policy: &Policy) -> Vec<String> {
 fn every_thread_is_confined() -> Result<usize, Error> {
     let mut confined = 0;
     for thread in entries(TASKS)? {
-        let path = format!("{TASKS}/{thread}/status");
-        confined += usize::from(confined_or_gone(&thread, &path, || fs::read_to_string(&path))?);
+        let read = |name: &str| fs::read_to_string(format!("{TASKS}/{thread}/{name}"));
+        let failed = |source| Error::Proc { path: format!("{TASKS}/{thread}/status"), source };
+        let Some(status) = unless_gone(read("status")).map_err(failed)? else { continue };
+        let Err(error) = judge(&thread, &status) else {
+            confined += 1;
+            continue;
+        };
+        // The kernel passes over threads that are ending when it confines all others. They run nothing any more.
+        let Some(stat) = unless_gone(read("stat")).map_err(failed)? else { continue };
+        if !is_ending(&stat) {
+            return Err(error);
+        }
     }
     Ok(confined)
 }
 
-/// How long a thread that is not confined has to end. The kernel passes over those that are ending when it confines
-/// all others; they run nothing of ours any more, but can be seen for a moment.
-const ENDING: Duration = Duration::from_millis(500);
-
-/// Whether a thread is confined; if not, it must end soon.
-fn confined_or_gone(
-    thread: &str,
-    path: &str,
-    mut status: impl FnMut() -> io::Result<String>,
-) -> Result<bool, Error> {
-    let begun = Instant::now();
-    loop {
-        let judged = match status() {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(false),
-            Err(source) => return Err(Error::Proc { path: path.to_owned(), source }),
-            Ok(status) => judge(thread, &status),
-        };
-        match judged {
-            Ok(()) => return Ok(true),
-            Err(error) if begun.elapsed() > ENDING => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
-        }
+/// What was read of a thread; nothing if it ended in the meantime.
+fn unless_gone(read: io::Result<String>) -> io::Result<Option<String>> {
+    match read {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        other => other.map(Some),
     }
+}
+
+/// Whether a thread has `PF_EXITING` (`include/linux/sched.h`), which no thread loses again: in the ninth field of its
+/// `stat`, see proc_pid_stat(5). The second is its name, in parentheses.
+fn is_ending(stat: &str) -> bool {
+    const PF_EXITING: u64 = 4;
+    let flags =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
 /// A thread is confined if it has the filter, can gain nothing, and has no capability.
@@ -192,16 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_was_ending_is_waited_for_and_no_other() {
-        let open = CONFINED.replace("Seccomp:\t2", "Seccomp:\t0");
-        let mut seen = 0;
-        let ending = confined_or_gone("1", "status", || {
-            seen += 1;
-            if seen < 5 { Ok(open.clone()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
-        });
-        assert!(!ending.unwrap());
-        let error = confined_or_gone("1", "status", || Ok(open.clone())).unwrap_err();
-        assert!(error.to_string().contains("Seccomp 0 instead of 2"), "{error}");
+    fn a_thread_that_is_ending_is_told_from_one_that_runs() {
+        let ours = fs::read_to_string("/proc/thread-self/stat").unwrap();
+        assert!(!is_ending(&ours), "{ours}");
+        assert!(is_ending("7 (odd) name) R 1 1 1 0 -1 4227148 0 0"));
+        assert!(!is_ending("7 (4 4 4 4 4 4 4 4) R 1 1 1 0 -1 4227136 0 0"));
+        assert!(!is_ending("nonsense"));
+        assert!(unless_gone(Err(io::Error::from_raw_os_error(libc::ESRCH))).unwrap().is_none());
     }
 
     #[test]

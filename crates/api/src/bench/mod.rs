@@ -5,13 +5,15 @@ mod client;
 mod load;
 mod report;
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use client::{Client, Sample};
 
 pub use client::Target;
 pub use load::{Mixed, Stretch};
-use report::Added;
+use report::Apart;
 pub use report::{Compared, Idle, Prefix, Report};
 
 /// What is measured.
@@ -133,24 +135,23 @@ pub async fn run(options: Options) -> Result<Report, Error> {
     let wholes = requests(&options, &sides, Short::Text).await?;
     let chats = requests(&options, &sides, Short::Chat).await?;
     let firsts = requests(&options, &sides, Short::Streamed).await?;
+    let speed = |sample: &Sample| rate(sample.tokens, sample.last - sample.first);
+    let ones: Vec<Vec<f64>> =
+        streams.iter().map(|samples: &Vec<Sample>| samples.iter().map(speed).collect()).collect();
+    let eights = eight(&options, &sides).await?;
+    let prompts = prompts(&options, &sides).await?;
     let by = |index: usize| -> report::Side {
-        let samples = &streams[index];
         report::Side {
-            one: median(samples.iter().map(|sample| rate(sample.tokens, sample.last - sample.first))),
+            one: median(ones[index].iter().copied()),
+            eight: median(eights[index].iter().copied()),
+            prompt: median(prompts[index].iter().copied()),
             first: median(firsts[index].iter().copied()),
             gap: median(gaps[index].iter().copied()),
             request: median(wholes[index].iter().copied()),
             chat: median(chats[index].iter().copied()),
-            ..report::Side::default()
         }
     };
-    let mut results: Vec<report::Side> = (0..sides.len()).map(by).collect();
-    for (result, rate) in results.iter_mut().zip(eight(&options, &sides).await?) {
-        result.eight = rate;
-    }
-    for (result, rate) in results.iter_mut().zip(prompts(&options, &sides).await?) {
-        result.prompt = rate;
-    }
+    let results: Vec<report::Side> = (0..sides.len()).map(by).collect();
     let mut mixed = Vec::new();
     for side in &sides {
         mixed.push(load::mixed(side).await?);
@@ -159,8 +160,17 @@ pub async fn run(options: Options) -> Result<Report, Error> {
     let idle = if options.idle > 0 { load::idle(&options.ours, options.idle).await? } else { None };
     let longer = |samples: &[Vec<f64>]| samples.get(1).map_or(f64::NAN, |other| shift(&samples[0], other));
     let (request, chat) = (longer(&wholes), longer(&chats));
-    let added = Added { request, chat, token: longer(&gaps), first: longer(&firsts) };
-    Ok(Report::new(&options, results, added, mixed, prefix, idle))
+    let faster = |rates: &[Vec<f64>]| rates.get(1).map_or(f64::NAN, |other| factor(&rates[0], other));
+    let apart = Apart {
+        one: faster(&ones),
+        eight: faster(&eights),
+        prompt: faster(&prompts),
+        request,
+        chat,
+        token: longer(&gaps),
+        first: longer(&firsts),
+    };
+    Ok(Report::new(&options, results, apart, mixed, prefix, idle))
 }
 
 /// One stream at a time, the sides in turns.
@@ -206,36 +216,41 @@ async fn requests(options: &Options, sides: &[Side<'_>], short: Short) -> Result
 }
 
 /// Tokens a second of eight streams together.
-async fn eight(options: &Options, sides: &[Side<'_>]) -> Result<Vec<f64>, Error> {
+async fn eight(options: &Options, sides: &[Side<'_>]) -> Result<Vec<Vec<f64>>, Error> {
     let mut rates = vec![Vec::new(); sides.len()];
     for round in 0..options.rounds.div_ceil(2) {
         for index in turn(round, sides.len()) {
             rates[index].push(load::together(&sides[index], 8, options.tokens).await?);
         }
     }
-    Ok(rates.into_iter().map(median).collect())
+    Ok(rates)
 }
 
 /// Prompt tokens a second, of prompts that nobody has sent before.
-async fn prompts(options: &Options, sides: &[Side<'_>]) -> Result<Vec<f64>, Error> {
+async fn prompts(options: &Options, sides: &[Side<'_>]) -> Result<Vec<Vec<f64>>, Error> {
     let mut clients: Vec<Client> = sides.iter().map(Side::client).collect();
     let mut rates = vec![Vec::new(); sides.len()];
     for round in 0..options.rounds {
         for index in turn(round, sides.len()) {
-            // One for each side: both may end at the same engine, which caches.
-            let prompt = words(options.prompt_words, (2 * round + index) as u64);
+            // One for each side, as both may end at the same engine, which caches; of the same words, so that they
+            // are as long.
+            let mut prompt = words(options.prompt_words, round as u64);
+            if index > 0 {
+                prompt.reverse();
+            }
+            let prompt = prompt.join(" ");
             let sample = clients[index].ask(&prompt, 1, true).await?;
             rates[index].push(rate(sample.prompt_tokens, sample.first));
         }
     }
-    Ok(rates.into_iter().map(median).collect())
+    Ok(rates)
 }
 
 /// Time to the first token of a prompt with a long prefix, for who sends it first and who sends it next.
 async fn prefix(options: &Options, ours: Side<'_>) -> Result<Prefix, String> {
     let (mut colds, mut warms, mut tokens) = (Vec::new(), Vec::new(), 0);
     for round in 0..options.rounds.clamp(1, 3) {
-        let shared = words(options.prefix_words, 5000 + round as u64);
+        let shared = words(options.prefix_words, 5000 + round as u64).join(" ");
         let told = |error: Error| error.to_string();
         let cold =
             ours.caller("first").ask(&format!("{shared} What was that?"), 2, true).await.map_err(told)?;
@@ -253,20 +268,17 @@ fn turn(round: usize, sides: usize) -> impl Iterator<Item = usize> {
     (0..sides).map(move |at| if round.is_multiple_of(2) { at } else { sides - 1 - at })
 }
 
-/// Text that no cache knows: short words by a generator with this seed.
-fn words(count: usize, seed: u64) -> String {
-    let salt =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos()
-            as u64;
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt;
-    let mut text = String::with_capacity(count * 5);
-    for _ in 0..count {
+/// Words that no cache knows in this order: by a generator with this seed, others in each process.
+fn words(count: usize, seed: u64) -> Vec<&'static str> {
+    static SALT: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    const WORDS: [&str; 12] =
+        ["the", "old", "cat", "sees", "red", "sun", "and", "two", "men", "run", "far", "is"];
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ *SALT;
+    let mut word = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let word = ["the", "old", "cat", "sees", "red", "sun", "and", "two", "men", "run", "far", "is"];
-        text.push_str(word[(state >> 33) as usize % word.len()]);
-        text.push(' ');
-    }
-    text
+        WORDS[(state >> 33) as usize % WORDS.len()]
+    };
+    (0..count).map(|_| word()).collect()
 }
 
 fn rate(count: u64, time: Duration) -> f64 {
@@ -280,6 +292,12 @@ fn rate(count: u64, time: Duration) -> f64 {
 fn shift(these: &[f64], those: &[f64]) -> f64 {
     let (these, those) = (thinned(these), thinned(those));
     median(these.flat_map(|this| those.clone().map(move |that| this - that)))
+}
+
+/// The same as a factor.
+fn factor(these: &[f64], those: &[f64]) -> f64 {
+    let logarithms = |values: &[f64]| -> Vec<f64> { values.iter().map(|value| value.ln()).collect() };
+    shift(&logarithms(these), &logarithms(those)).exp()
 }
 
 /// At most a thousand of these values, evenly.
@@ -313,5 +331,6 @@ mod tests {
         assert!((median(ours.iter().copied()) - median(theirs)).abs() > 4.0);
         assert!((shift(&ours, &theirs) - 0.25).abs() < 0.11, "{}", shift(&ours, &theirs));
         assert!(shift(&[], &theirs).is_nan());
+        assert!((factor(&[2.0, 4.2, 8.0], &[1.0, 2.0, 4.0]) - 2.0).abs() < 0.2);
     }
 }

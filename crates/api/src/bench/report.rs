@@ -25,7 +25,8 @@ pub struct Side {
     pub gap: f64,
 }
 
-/// How ours compares; wanted values in brackets.
+/// How ours compares; wanted values in brackets. Speeds and times are compared by the middles of all ratios or
+/// differences, which are not those of the medians beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Compared {
     /// Speed of one stream, as a share [at least 0.99].
@@ -34,8 +35,7 @@ pub struct Compared {
     pub eight: f64,
     /// Speed of prompts, as a share [at least 0.99].
     pub prompt: f64,
-    /// Added to a request, in microseconds [at most 150]. This and the next three are middles of differences, not
-    /// differences of the medians beside them.
+    /// Added to a request, in microseconds [at most 150].
     pub request_us: f64,
     /// The same of a chat, which keeps the engine so long that our own code is out of the processor's caches.
     pub chat_us: f64,
@@ -47,9 +47,12 @@ pub struct Compared {
     pub modest_p95: f64,
 }
 
-/// What ours takes longer than the other, in seconds.
+/// How far both are apart: factors of speed, then by what ours takes longer, in seconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Added {
+pub(super) struct Apart {
+    pub one: f64,
+    pub eight: f64,
+    pub prompt: f64,
     pub request: f64,
     pub chat: f64,
     pub token: f64,
@@ -107,21 +110,21 @@ impl Report {
     pub(super) fn new(
         options: &Options,
         sides: Vec<Side>,
-        added: Added,
+        apart: Apart,
         mixed: Vec<Mixed>,
         prefix: Option<Result<Prefix, String>>,
         idle: Option<Idle>,
     ) -> Self {
         let (ours, against) = (sides[0], sides.get(1).copied());
         let (mixed_ours, mixed_against) = (mixed[0], mixed.get(1).copied());
-        let compared = against.zip(mixed_against).map(|(against, mixed)| Compared {
-            one: ours.one / against.one,
-            eight: ours.eight / against.eight,
-            prompt: ours.prompt / against.prompt,
-            request_us: added.request * 1e6,
-            chat_us: added.chat * 1e6,
-            token_us: added.token * 1e6,
-            first_us: added.first * 1e6,
+        let compared = mixed_against.map(|mixed| Compared {
+            one: apart.one,
+            eight: apart.eight,
+            prompt: apart.prompt,
+            request_us: apart.request * 1e6,
+            chat_us: apart.chat * 1e6,
+            token_us: apart.token * 1e6,
+            first_us: apart.first * 1e6,
             modest_p95: mixed_ours.modest.p95 / mixed.modest.p95,
         });
         let (prefix, prefix_missing) = match prefix {

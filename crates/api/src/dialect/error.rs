@@ -219,7 +219,8 @@ fn engine_kind(status: u16, named: &str, text: &str) -> ErrorKind {
     {
         return ErrorKind::ContextLength;
     }
-    let blames_messages = ["Failed to parse messages", "Failed to parse tool call arguments"];
+    let blames_messages =
+        ["Failed to parse messages", "Failed to parse tools", "Failed to parse tool call arguments"];
     if text.contains("Invalid base64") || blames_messages.iter().any(|words| text.starts_with(words)) {
         return ErrorKind::InvalidRequest;
     }

@@ -224,3 +224,70 @@ impl Engines {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(300);
+
+    /// An engine that answers each request so late, all on one connection; the last one never.
+    fn engine(pauses: Vec<Duration>) -> (Arc<Serving>, std::path::PathBuf) {
+        let folder = std::env::temp_dir().join(format!("pe-silent-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("engine.sock");
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            for pause in pauses {
+                while {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    line.len() > 2
+                } {}
+                reader.read_exact(&mut [0; 2]).unwrap();
+                thread::sleep(pause);
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+            }
+            thread::sleep(Duration::from_secs(30));
+        });
+        let at = Serving {
+            socket,
+            engine_model: String::new(),
+            adapters: Vec::new(),
+            digest: String::new(),
+            model: "m".into(),
+            engine: String::new(),
+            context_size: 1,
+        };
+        (Arc::new(at), folder)
+    }
+
+    #[tokio::test]
+    async fn an_engine_may_be_silent_for_its_time_in_each_request_and_not_longer() {
+        let short = Duration::from_millis(200);
+        let (at, folder) = engine(vec![Duration::ZERO, short, short]);
+        let engines = Engines::default();
+        for _ in 0..3 {
+            let (status, mut carrier) = engines.post(&at, "/x", b"{}", LIMIT).await.unwrap();
+            let mut all = Vec::new();
+            while poll_fn(|context| carrier.poll_into(&mut all, context)).await.unwrap().is_some() {}
+            assert_eq!((status, all.as_slice()), (200, &b"{}"[..]));
+            carrier.finish();
+            // While the connection is kept, its timer goes off.
+            tokio::time::sleep(LIMIT).await;
+            assert_eq!(engines.lock().len(), 1);
+        }
+        let begun = Instant::now();
+        let trouble = engines.post(&at, "/x", b"{}", LIMIT).await.unwrap_err();
+        assert!(matches!(trouble, Trouble::Silent(LIMIT)), "{trouble}");
+        let took = begun.elapsed();
+        assert!(took >= LIMIT && took < 5 * LIMIT, "{took:?}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -295,6 +295,8 @@ async fn unload(ask: &Ask, call: &Call) -> Result<Exchange, DialectError> {
     let runner = &ask.shared.runner;
     let model = crate::manage::resolve(&ask.shared, &call.model).await?;
     let name = model.display_name();
+    // Whoever has its answer is not in the way.
+    ask.shared.settled().await;
     let busy = runner
         .ps()
         .await

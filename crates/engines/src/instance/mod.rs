@@ -125,6 +125,14 @@ impl Instance {
         self.process.pid
     }
 
+    /// Bounds what it takes from here on to so many bytes more; what it may have then.
+    ///
+    /// # Errors
+    /// The system's, also where it has no such bounds.
+    pub fn bound(&self, growth: u64) -> std::io::Result<u64> {
+        self.process.bound(growth)
+    }
+
     /// Becomes `Some` when the process has ended.
     pub fn exited(&self) -> watch::Receiver<Option<ExitStatus>> {
         self.process.exited.clone()
@@ -200,7 +208,8 @@ const COMPLAINTS_OF_MEMORY: &[&str] = &[
 /// Whether the last lines of a log say that memory was lacking.
 pub fn lacked_memory(log: &Log) -> bool {
     let lines = log.tail(40);
-    memory_was_lacking(&lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>())
+    let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    memory_was_lacking(this_run(&texts))
 }
 
 fn memory_was_lacking(lines: &[&str]) -> bool {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::Log;
+use super::{Log, growth};
 use crate::launcher::Job;
 
 /// How a launcher is started: a program that calls [`crate::launcher::run`].
@@ -43,6 +43,16 @@ pub struct Process {
 }
 
 impl Process {
+    /// Bounds what it takes from here on; see [`growth::bound`].
+    ///
+    /// # Errors
+    /// As there; also if it has ended.
+    pub fn bound(&self, growth: u64) -> std::io::Result<u64> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = child.as_ref().ok_or_else(|| std::io::Error::other("it has ended"))?;
+        growth::bound(child.id(), growth)
+    }
+
     /// Ends it, if it has not ended.
     pub fn kill(&self) {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);

@@ -113,6 +113,8 @@ struct Live {
     plan: Arc<Plan>,
     at: Arc<Serving>,
     ready_at: Instant,
+    /// What it took when it was ready, and the most since.
+    ready: Memory,
     peak: Memory,
 }
 
@@ -393,7 +395,8 @@ impl Actor {
                 up::watch_for_end(self.own.clone(), &self.runtime, process, &instance);
                 let ready_at = Instant::now();
                 let at = Arc::new(Serving::new(&plan, instance.socket.clone()));
-                known.process = Some(Live { number: process, instance, plan, at, ready_at, peak: memory });
+                known.process =
+                    Some(Live { number: process, instance, plan, at, ready_at, ready: memory, peak: memory });
                 self.event(Event::Loaded { process, footprint: memory });
             }
             Err(NotReady { reason, out_of_memory }) => {
@@ -441,7 +444,9 @@ impl Actor {
         if known.process.as_ref().is_none_or(|live| live.number != process) {
             return;
         }
-        known.process = None;
+        // Its folder is removed elsewhere than under the lock.
+        let gone = known.process.take();
+        self.runtime.spawn_blocking(move || drop(gone));
         known.log.push("pontoon: the engine ended by itself");
         self.runtime.spawn(up::obituary(known.plan.name.clone(), known.log.clone()));
         self.counters.deaths += 1;

@@ -46,19 +46,18 @@ impl Loader {
         let measured = tokio::task::spawn_blocking(move || memory_of(pid)).await.ok().flatten();
         // A process that ended in this moment is noticed by its end.
         let memory = measured.unwrap_or(plan.profile.need);
-        self.bound(&plan, pid, memory);
+        self.bound(&plan, &instance, memory);
         Ok(Loaded { instance, memory, plan, restored_slots })
     }
 
     /// Bounds what a process takes from here on.
-    fn bound(&self, plan: &Plan, pid: u32, ready: Memory) {
+    fn bound(&self, plan: &Plan, instance: &Instance, ready: Memory) {
         let growth = match self.planner.options.growth {
             Some(0) => return,
             Some(bytes) => bytes,
-            None => growth::usual(ready),
+            None => growth::usual(ready, *lock(&self.planner.budget)),
         };
-        let cache = u64::from(plan.effective.settings.prompt_cache_mib.unwrap_or_default()) << 20;
-        match growth::bound(pid, growth.saturating_add(cache)) {
+        match instance.bound(growth.saturating_add(plan.prompt_cache())) {
             Ok(most) => log::debug!("the engine of {} may have {} MiB of its own", plan.name, most >> 20),
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
             Err(error) => log::warn!("nothing bounds the memory of the engine of {}: {error}", plan.name),

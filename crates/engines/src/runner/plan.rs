@@ -369,6 +369,11 @@ impl Plan {
         self.effective.settings.context_size.unwrap_or(self.facts.context_length)
     }
 
+    /// Bytes of main memory that prompts may be kept in, beside the slots.
+    pub fn prompt_cache(&self) -> u64 {
+        u64::from(self.effective.settings.prompt_cache_mib.unwrap_or_default()) << 20
+    }
+
     /// What the engine calls its model.
     pub fn engine_model(&self) -> String {
         match self.engine.kind {

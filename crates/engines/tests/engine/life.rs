@@ -138,6 +138,8 @@ async fn kill_9_is_noticed_and_mended(scene: Scene) {
         .expect("whoever has the turn hears of it");
     let after = turn(&runner, TOY).await;
     assert_ne!(runner.ps().await[0].pid, Some(pid));
+    let folder = lease.at.socket.parent().unwrap().to_owned();
+    until("the folder of its socket is gone", || async { !folder.exists() }).await;
     assert!(said(&chat(&after, "Hello", 10).await).len() > 1);
     assert_eq!(runner.counters().await.deaths, 1);
     drop(lease);
@@ -149,7 +151,6 @@ fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// A file that goes bad after it was packaged.
 /// What the HTTP side refuses is asked of the engine itself: rules that it writes out until its memory is full.
 async fn bounded(scene: Scene) {
     let mut options = scene.options();
@@ -174,6 +175,7 @@ async fn bounded(scene: Scene) {
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 400), "it got what it wanted");
     drop(lease);
     let again = turn(&runner, TOY).await;
+    assert_eq!(runner.ps().await[0].pid, Some(pid), "it lives on");
     let answer = chat(&again, "What is the capital of France?", 20).await;
     assert_eq!(said(&answer), "The capital of France is Paris.");
     drop(again);
@@ -184,6 +186,7 @@ async fn bounded(scene: Scene) {
     assert!((64 << 20..300 << 20).contains(&grown), "it grew by {} MiB", grown >> 20);
 }
 
+/// A file that goes bad after it was packaged.
 async fn corrupt(scene: Scene) {
     let runner = scene.runner().await;
     let good = turn(&runner, TOY).await;

@@ -75,10 +75,17 @@ impl Store {
         for blob in blobs {
             let path = self.blob_path(&blob.digest);
             let file = std::fs::File::open(&path).map_err(Error::io("cannot open", &path))?;
-            let mut hashed = Hashed { from: file.take(blob.size), hasher: Hasher::default() };
+            let mut file = file.take(blob.size);
+            let mut heard = Heard { from: &mut file, failed: None };
+            let mut hashed = Hashed { from: &mut heard, hasher: Hasher::default() };
             let place = format!("blobs/sha256/{}", blob.digest.hex());
-            tar.append_data(&mut header(blob.size), place, &mut hashed).map_err(fail)?;
-            if hashed.hasher.finish() != blob.digest {
+            let appended = tar.append_data(&mut header(blob.size), place, &mut hashed);
+            let (hashed, failed) = (hashed.hasher.finish(), heard.failed);
+            if let Some(reason) = failed {
+                return Err(Error::malformed(path.display().to_string(), reason));
+            }
+            appended.map_err(fail)?;
+            if hashed != blob.digest {
                 return Err(damaged(name, blob, Some(blob.size)));
             }
         }
@@ -123,12 +130,12 @@ impl<R: Read> Read for Heard<'_, R> {
 }
 
 /// Reads on and remembers what came.
-struct Hashed<R> {
-    from: R,
+struct Hashed<'a, R> {
+    from: &'a mut R,
     hasher: Hasher,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(into)?;
         self.hasher.update(&into[..count]);

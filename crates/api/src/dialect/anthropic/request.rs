@@ -129,7 +129,7 @@ fn tools(object: Object<'_, '_>, fields: &mut Map<String, Value>) -> Result<(), 
             }
         }
     };
-    fields.insert("tools".into(), choice.narrow(out, "tool_choice.name")?.into());
+    fields.insert("tools".into(), choice.narrow(out, openai::tool_name, "tool_choice.name")?.into());
     fields.insert("tool_choice".into(), choice.word().into());
     Ok(())
 }

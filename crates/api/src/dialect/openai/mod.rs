@@ -21,7 +21,7 @@ pub use lists::{model, models};
 pub(super) use names::check_address;
 pub(super) use reply::reply;
 pub(super) use stream::Stream;
-pub(super) use tools::{Choice as ToolChoice, allowed as allowed_tools};
+pub(super) use tools::{Choice as ToolChoice, allowed as allowed_tools, tool_name};
 
 use super::adapters;
 use super::call::{Action, Answer as AnyAnswer, Call, Endpoint, EngineRequest, KeepAlive, Mode};

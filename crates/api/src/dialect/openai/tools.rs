@@ -2,6 +2,7 @@
 //! only one that is offered, and is required.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::super::error::{DialectError, ErrorKind};
 use super::super::grammar;
@@ -33,30 +34,34 @@ impl Choice {
         }
     }
 
-    /// Leaves only the tools that may be called.
-    pub fn narrow(&self, tools: Vec<Value>, at: &str) -> Result<Vec<Value>, DialectError> {
+    /// Leaves only the tools that may be called; `name` knows what a tool is called.
+    pub fn narrow<T>(
+        &self,
+        mut tools: Vec<T>,
+        name: impl Fn(&T) -> Option<&str>,
+        at: &str,
+    ) -> Result<Vec<T>, DialectError> {
         let Self::Among(names, _) = self else { return Ok(tools) };
-        for name in names {
-            if !tools.iter().any(|tool| tool_name(tool) == Some(name)) {
-                let text = format!("{at} names the tool {name:?}, which is not among the tools");
-                return Err(DialectError::invalid(at, text));
-            }
+        if let Some(missing) =
+            names.iter().find(|wanted| !tools.iter().any(|tool| name(tool) == Some(wanted)))
+        {
+            let text = format!("{at} names the tool {missing:?}, which is not among the tools");
+            return Err(DialectError::invalid(at, text));
         }
-        Ok(tools
-            .into_iter()
-            .filter(|tool| tool_name(tool).is_some_and(|has| names.iter().any(|name| name == has)))
-            .collect())
+        tools.retain(|tool| name(tool).is_some_and(|has| names.iter().any(|wanted| wanted == has)));
+        Ok(tools)
     }
 }
 
-fn tool_name(tool: &Value) -> Option<&str> {
+/// What a tool in OpenAI's form is called.
+pub fn tool_name(tool: &Value) -> Option<&str> {
     tool.get("function")?.get("name")?.as_str()
 }
 
 /// Copies `tools` and `tool_choice` of a chat request.
 pub(super) fn copy(request: &mut Request<'_>) -> Result<(), DialectError> {
-    let tools = match request.get("tools") {
-        Some(raw) => offered(&fields::value(raw))?,
+    let mut tools = match request.get("tools") {
+        Some(raw) => offered(raw)?,
         None => Vec::new(),
     };
     let choice = request.get("tool_choice").map(|raw| parse(&fields::value(raw))).transpose()?;
@@ -70,48 +75,78 @@ pub(super) fn copy(request: &mut Request<'_>) -> Result<(), DialectError> {
             _ => Ok(()),
         };
     }
-    match &choice {
-        Some(among @ Choice::Among(..)) => {
-            let left = Value::from(among.narrow(tools, "tool_choice")?);
-            put(&mut request.tail, "tools", &left.to_string());
-        }
-        _ => request.copy("tools"),
-    }
     if let Some(choice) = choice {
+        tools = choice.narrow(tools, |tool| Some(tool.name.as_str()), "tool_choice")?;
         put(&mut request.tail, "tool_choice", &format!("\"{}\"", choice.word()));
     }
+    let texts: Vec<String> = tools.into_iter().map(|tool| tool.text).collect();
+    put(&mut request.tail, "tools", &format!("[{}]", texts.join(",")));
     Ok(())
 }
 
+/// A tool of a request.
+struct Offered {
+    name: String,
+    /// As engines want it.
+    text: String,
+}
+
 /// The tools of a request: functions with names.
-fn offered(value: &Value) -> Result<Vec<Value>, DialectError> {
+fn offered(raw: &RawValue) -> Result<Vec<Offered>, DialectError> {
     let at = Path::Key(&Path::Root, "tools");
-    if !value.is_array() {
-        return Err(wrong(&at, "an array of tools", value));
+    match json::count(raw) {
+        None => return Err(wrong(&at, "an array of tools", &fields::value(raw))),
+        Some(count) if count > limits::TOOLS => {
+            let text = format!("tools has {count} elements, the limit is {}", limits::TOOLS);
+            return Err(DialectError::invalid("tools", text));
+        }
+        Some(_) => grammar::check_text("tools", raw.get())?,
     }
-    let tools = json::list(value, &at, limits::TOOLS)?;
-    for (index, tool) in tools.iter().enumerate() {
-        let at = Path::Index(&at, index);
-        let tool = Object::new(tool, &at)?;
-        let kind = tool.need_text("type")?;
-        if kind != "function" {
-            let text = format!("{at}.type is {kind:?}; the model can be offered tools of type function only");
-            return Err(DialectError::new(ErrorKind::NotSupported, text).with_param("tools"));
-        }
-        let at = Path::Key(&at, "function");
-        let function = tool.get("function").ok_or_else(|| json::missing(&at))?;
-        let function = Object::new(function, &at)?;
-        if function.need_text("name")?.is_empty() {
-            let name = Path::Key(&at, "name");
-            return Err(wrong(&name, "the name of a function", &Value::from("")));
-        }
-        function.text("description")?;
-        if let Some(parameters) = function.get("parameters") {
-            Object::new(parameters, &Path::Key(&at, "parameters"))?;
+    let tools: Vec<&RawValue> = serde_json::from_str(raw.get())
+        .map_err(|error| DialectError::invalid("tools", format!("tools cannot be read: {error}")))?;
+    tools.into_iter().enumerate().map(|(index, tool)| offer(&Path::Index(&at, index), tool)).collect()
+}
+
+/// One of them. What is `null` is left out and the rest is passed on as it was written: engines take `null` for a value
+/// of the wrong kind, and the order of a schema's properties is that of the answer's.
+fn offer(at: &Path<'_>, raw: &RawValue) -> Result<Offered, DialectError> {
+    let tool = members(at, raw)?;
+    let kind = member(&tool, "type").map(fields::value).filter(|kind| kind != "function");
+    if let Some(kind) = kind {
+        let kind = json::short(&kind);
+        let text = format!("{at}.type is {kind}; the model can be offered tools of type function only");
+        return Err(DialectError::new(ErrorKind::NotSupported, text).with_param("tools"));
+    }
+    let at = Path::Key(at, "function");
+    let function = members(&at, member(&tool, "function").ok_or_else(|| json::missing(&at))?)?;
+    let name_at = Path::Key(&at, "name");
+    let name = match fields::value(member(&function, "name").ok_or_else(|| json::missing(&name_at))?) {
+        Value::String(name) if !name.is_empty() => name,
+        other => return Err(wrong(&name_at, "the name of a function", &other)),
+    };
+    for (key, start, kind) in [("description", '"', "a string"), ("parameters", '{', "an object")] {
+        if let Some(value) = member(&function, key).filter(|value| !value.get().starts_with(start)) {
+            return Err(wrong(&Path::Key(&at, key), kind, &fields::value(value)));
         }
     }
-    grammar::check_schema("tools", value)?;
-    Ok(tools.to_vec())
+    let function = function.iter().map(|(key, value)| format!("{}:{value}", Value::from(key.as_ref())));
+    let text =
+        format!("{{\"type\":\"function\",\"function\":{{{}}}}}", function.collect::<Vec<_>>().join(","));
+    Ok(Offered { name, text })
+}
+
+/// The members of an object that are not `null`.
+fn members<'a>(at: &Path<'_>, raw: &'a RawValue) -> Result<Vec<json::Field<'a>>, DialectError> {
+    if !raw.get().starts_with('{') {
+        return Err(wrong(at, "an object", &fields::value(raw)));
+    }
+    let mut members = json::fields(raw.get().as_bytes())?;
+    members.retain(|(_, value)| value.get() != "null");
+    Ok(members)
+}
+
+fn member<'a>(members: &[json::Field<'a>], name: &str) -> Option<&'a RawValue> {
+    members.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
 }
 
 /// `"auto"`, `{"type":"function","function":{"name":…}}`, or `{"type":"allowed_tools","allowed_tools":{…}}`.

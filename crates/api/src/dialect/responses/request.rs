@@ -208,7 +208,7 @@ fn tools(object: Object<'_, '_>, fields: &mut Map<String, Value>) -> Result<(), 
         }
         out.push(function(tool)?);
     }
-    fields.insert("tools".into(), choice.narrow(out, "tool_choice")?.into());
+    fields.insert("tools".into(), choice.narrow(out, openai::tool_name, "tool_choice")?.into());
     fields.insert("tool_choice".into(), choice.word().into());
     Ok(())
 }

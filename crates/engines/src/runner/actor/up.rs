@@ -28,11 +28,17 @@ impl Actor {
         if peak != live.peak {
             live.peak = peak;
             let (plan, took) = (live.plan.clone(), live.instance.took);
-            let loader = self.loader.clone();
-            self.runtime.spawn_blocking(move || loader.remember(&plan, peak, took));
+            let (loader, lasting) = (self.loader.clone(), lasting(peak, live.ready, plan.prompt_cache()));
+            self.runtime.spawn_blocking(move || loader.remember(&plan, lasting, took));
             self.event(Event::Measured { process, footprint: peak });
         }
     }
+}
+
+/// What is remembered for the next load: not more than half as much again as it was ready with, and its prompt cache.
+/// A caller that makes an engine grow must not make it look large for ever.
+fn lasting(peak: Memory, ready: Memory, prompt_cache: u64) -> Memory {
+    peak.min(ready.and_a_half() + Memory::host(prompt_cache))
 }
 
 /// Says in the daemon's log that an engine has ended, when its last lines have come.
@@ -52,4 +58,17 @@ pub(super) fn watch_for_end(own: WeakMonitor, runtime: &Handle, process: Process
         crate::instance::ended(&mut exited).await;
         own.tell(Message::Ended { process });
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_is_remembered_within_reason() {
+        let ready = Memory { host: 100, gpu: 1000 };
+        let of = |host, gpu| lasting(Memory { host, gpu }, ready, 30);
+        assert_eq!(of(120, 1100), Memory { host: 120, gpu: 1100 });
+        assert_eq!(of(5000, 9000), Memory { host: 180, gpu: 1500 });
+    }
 }
