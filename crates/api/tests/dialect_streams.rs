@@ -203,6 +203,22 @@ fn events_over_the_limit_are_refused() {
     assert!(translator.ended() && translator.failed().is_some_and(|text| text.contains("8 MiB")));
 }
 
+/// What engines call reasoning differs; what callers get does not.
+#[test]
+fn reasoning_is_taken_under_both_of_its_names() {
+    let named = String::from_utf8_lossy(stream("reasoning"));
+    let other = named.replace("\"reasoning\":", "\"reasoning_content\":");
+    assert_ne!(named, other);
+    for (at, text) in [(3, "thinking_delta"), (6, "reasoning_text.delta")] {
+        let (endpoint, body) = streaming().remove(at);
+        let call = call(endpoint, &body);
+        let (out, _) = translate(&call, named.as_bytes(), &[], End::Complete);
+        let (same, _) = translate(&call, other.as_bytes(), &[], End::Complete);
+        assert!(out.contains(text), "{out}");
+        assert_eq!(out, same);
+    }
+}
+
 #[test]
 fn anthropic_events_are_in_order() {
     let (endpoint, body) = streaming().remove(3);

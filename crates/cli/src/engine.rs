@@ -12,7 +12,7 @@ use crate::table;
 /// Inference engines: what is there, and getting others
 ///
 /// The engine for GGUF models is llama.cpp's llama-server. It is looked for in this order: `engines.llama_server` in
-/// pontoon.toml, PONTOON_LLAMA_SERVER, PATH, then the versions installed here. Models in safetensors format run on
+/// pontoon.toml, PONTOON_LLAMA_SERVER, the version pinned here, PATH, then the newest installed here. Models in safetensors format run on
 /// vLLM or mlx-lm, where those are.
 #[derive(clap::Args)]
 pub struct Arguments {

@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::models::{
@@ -50,6 +50,44 @@ fn the_command_line_from_package_to_prune() {
     ok(&daemon, &["model", "df"]);
     assert!(ok(&daemon, &["model", "prune", "--all"]).contains("untagged demo/toy-chat"));
     assert_eq!(ok(&daemon, &["model", "ls", "--json"]).trim(), "[]");
+}
+
+/// On a terminal, which `script` makes: a conversation that remembers; Ctrl-C ends nothing at the prompt, Ctrl-D ends it.
+#[test]
+fn a_conversation_on_a_terminal_remembers() {
+    let Some(daemon) = start("") else { return };
+    let plain = daemon.command(&["model", "run", CHAT]);
+    let line = format!("{} model run --temperature 0 {CHAT}", plain.get_program().display());
+    let mut script = Command::new("script");
+    script.args(["-qefc", &line, "/dev/null"]).env("TERM", "xterm");
+    script.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut script =
+        script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script, of bsdutils");
+    let (mut keys, mut screen) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
+    let (mut seen, mut at) = (String::new(), 0);
+    let mut until = |word: &str| {
+        while !seen[at..].contains(word) {
+            let mut piece = [0; 4096];
+            let count = screen.read(&mut piece).unwrap();
+            assert!(count > 0, "it ended before it said {word:?}: {seen}");
+            seen += &String::from_utf8_lossy(&piece[..count]);
+        }
+        at += seen[at..].find(word).unwrap() + word.len();
+    };
+    // What an editor of lines says when it begins to read one (bracketed paste).
+    let prompt = "\u{1b}[?2004h";
+    until(prompt);
+    keys.write_all(b"My name is Bob.\r").unwrap();
+    until("meet you, Bob");
+    until(prompt);
+    keys.write_all(b"\x03").unwrap();
+    until("Ctrl-D ends");
+    until(prompt);
+    keys.write_all(b"What is my name?\r").unwrap();
+    until("Your name is Bob");
+    until(prompt);
+    keys.write_all(b"\x04").unwrap();
+    assert!(script.wait().unwrap().success());
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TOKENS")]
     context_size: Option<u32>,
     /// Keep the model loaded, or no longer
-    #[arg(long, value_name = "YES-OR-NO")]
+    #[arg(long, value_name = "TRUE-OR-FALSE")]
     pin: Option<bool>,
     /// Forget all settings that were made before
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! `pontoon model run`: a chat in the terminal.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
@@ -202,7 +203,10 @@ impl Printer {
                 print!("{}", if thinks { "\x1b[2m" } else { "\x1b[0m\n" });
             }
             self.dim = thinks;
-            print!("{piece}");
+            match self.styled {
+                true => print!("{}", harmless(piece)),
+                false => print!("{piece}"),
+            }
             if !thinks {
                 text.push_str(piece);
             }
@@ -211,10 +215,30 @@ impl Printer {
     }
 }
 
+/// What a model says, for a terminal: it must not move the cursor, set titles or answer for the keyboard.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let commands = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    match text.contains(commands) {
+        true => text.replace(commands, "\u{fffd}").into(),
+        false => text.into(),
+    }
+}
+
 impl Drop for Printer {
     fn drop(&mut self) {
         if self.styled && self.dim {
             print!("\x1b[0m");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn a_model_does_not_command_the_terminal() {
+        assert_eq!(harmless("Dear\n\tall: é😀"), "Dear\n\tall: é😀");
+        assert_eq!(harmless("\x1b]0;title\x07\r\u{9b}2J"), "\u{fffd}]0;title\u{fffd}\u{fffd}\u{fffd}2J");
     }
 }

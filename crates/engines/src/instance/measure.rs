@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
+#[cfg(target_os = "linux")]
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Memory;
@@ -105,9 +107,31 @@ pub fn detect_budget() -> Memory {
 #[cfg(target_os = "linux")]
 fn main_memory() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemTotal:"));
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limit = limits.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    machine.unwrap_or(4 << 30).min(limit.unwrap_or(u64::MAX))
+    let ours = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limit_files(&ours);
+    let limits = limits.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    machine.unwrap_or(4 << 30).min(limits.min().unwrap_or(u64::MAX))
+}
+
+/// The files that may hold limits of memory for the control group that `/proc/self/cgroup` names and those above it, see
+/// cgroups(7). A container sees its own group as the root.
+#[cfg(target_os = "linux")]
+fn limit_files(cgroup: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in cgroup.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
+        let (root, name) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|one| one == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let group = Path::new(group.trim_start_matches('/'));
+        files.extend(group.ancestors().map(|group| Path::new(root).join(group).join(name)));
+    }
+    files
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -138,6 +162,24 @@ mod tests {
         assert!(ours.host > 100 << 10, "{ours}");
         assert!(ours.fits(detect_budget()));
         assert!(memory_of(u32::MAX).is_none());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn limits_are_those_of_our_own_group_and_of_all_above() {
+        let files = limit_files("4:memory:/a/b\n1:cpu,cpuacct:/a\n0::/system.slice/pontoon.service\nx\n");
+        let shown: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+        assert_eq!(
+            shown,
+            [
+                "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "/sys/fs/cgroup/system.slice/pontoon.service/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
     }
 
     #[test]

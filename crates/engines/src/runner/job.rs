@@ -36,7 +36,7 @@ impl Plan {
                 };
                 settings::argv(chosen, &files, &self.engine.flags)?
             }
-            Kind::MlxLm => mlx_arguments(chosen, &self.bundle, socket),
+            Kind::MlxLm => mlx_arguments(chosen, &self.bundle, socket)?,
             Kind::Vllm => vllm_arguments(chosen, &self.bundle, socket, &self.alias()),
             Kind::Custom => return Ok(self.custom_arguments(socket)),
         };
@@ -87,7 +87,10 @@ impl Plan {
     }
 }
 
-fn mlx_arguments(chosen: &Settings, bundle: &Bundle, socket: &Path) -> Vec<OsString> {
+/// Bytes of one argument of a program, its end included (`MAX_ARG_STRLEN`, see execve(2)).
+const MAX_ARGUMENT: usize = 128 << 10;
+
+fn mlx_arguments(chosen: &Settings, bundle: &Bundle, socket: &Path) -> Result<Vec<OsString>, Error> {
     let mut words: Vec<OsString> = vec![socket.into(), "--model".into(), bundle.dir.clone().into()];
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -105,8 +108,15 @@ fn mlx_arguments(chosen: &Settings, bundle: &Bundle, socket: &Path) -> Vec<OsStr
     // Its log of requests is of no use here, and more detailed levels show prompts.
     add("--log-level", Some("WARNING".to_owned()));
     let template = bundle.chat_template.as_deref().and_then(|path| std::fs::read_to_string(path).ok());
+    if let Some(length) = template.as_ref().map(String::len).filter(|length| *length >= MAX_ARGUMENT) {
+        let reason = format!(
+            "the chat template has {length} bytes; mlx-lm takes one of at most {} beside the model's own",
+            MAX_ARGUMENT - 1
+        );
+        return Err(Error::Setting { reason });
+    }
     add("--chat-template", template);
-    words
+    Ok(words)
 }
 
 fn vllm_arguments(chosen: &Settings, bundle: &Bundle, socket: &Path, alias: &str) -> Vec<OsString> {

@@ -67,6 +67,10 @@ impl Loader {
     /// The private folder of its socket, the folder of its slots, and its job.
     fn prepare(&self, plan: &Plan, process: Process) -> Result<(Start, Option<PathBuf>), crate::Error> {
         let options = &self.planner.options;
+        let draft = plan.effective.settings.draft_model.as_deref().filter(|_| plan.draft.is_some());
+        for name in std::iter::once(plan.digest.as_str()).chain(draft) {
+            options.store.check_unchanged(&options.store.resolve(name)?)?;
+        }
         let folder = options.run.join(format!("{}-{}", std::process::id(), process.0));
         files::private_folder(&folder)?;
         let socket = folder.join("engine.sock");

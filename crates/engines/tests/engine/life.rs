@@ -221,11 +221,25 @@ async fn corrupt(scene: Scene) {
         let folder = scene.folder.display().to_string();
         assert!(!error.message.contains(&folder), "a guest learns nothing of the host's folders");
     }
+    // Where no header tells it: one bit of one weight.
+    let mut weight = other.clone();
+    weight[last - 5000] ^= 1;
+    std::fs::write(blob, &weight).unwrap();
+    runner.refresh();
+    let error = runner.acquire(request("test/bad:chat", "tester")).await.unwrap_err();
+    assert!(matches!(error.kind, Refusal::LoadFailed { .. }), "{error:?}");
+    assert!(error.message.contains("other content than its name says"), "{error}");
     assert_eq!(
         said(&chat(&good, "What is the capital of Spain?", 20).await),
         "The capital of Spain is Madrid."
     );
     assert_eq!(runner.ps().await[0].pid, pid, "nobody else was disturbed");
+    // Put right, it is loaded; the pause after the failure is short.
+    std::fs::write(blob, &other).unwrap();
+    until("it is loaded again", || async {
+        runner.acquire(request("test/bad:chat", "tester")).await.is_ok()
+    })
+    .await;
 }
 
 fn make_writable(path: &std::path::Path) {

@@ -5,6 +5,7 @@
 //! launcher: started as `worker engine` it confines itself and becomes the engine.
 
 mod breakout;
+mod cold;
 mod confined;
 mod install;
 mod life;
@@ -28,6 +29,7 @@ fn main() {
     let mut trials: Vec<Trial> = Vec::new();
     trials.extend(life::trials());
     trials.extend(share::trials());
+    trials.extend(cold::trials());
     trials.extend(confined::trials());
     trials.extend(mlx::trials());
     trials.extend(install::trials());

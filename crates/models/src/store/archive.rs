@@ -144,7 +144,7 @@ impl<R: Read> Read for Hashed<'_, R> {
 }
 
 /// A blob of the store that is not what its name says.
-fn damaged(name: &str, blob: &Descriptor, there: Option<u64>) -> Error {
+pub(super) fn damaged(name: &str, blob: &Descriptor, there: Option<u64>) -> Error {
     let (digest, size) = (blob.digest, blob.size);
     let how = match there {
         None => "is missing".to_owned(),

@@ -4,7 +4,7 @@ use std::{fs::File, io::Read as _};
 
 use serde::Serialize;
 
-use super::Store;
+use super::{Store, archive::damaged, mark};
 use crate::{
     Digest, Error, Facts, Flavour, Format, Hasher, Model, ModelConfig, Reference, Result, Role, check, gguf,
 };
@@ -80,6 +80,30 @@ impl Store {
             gguf::check_values(path, &gguf::read(path)?)?;
         }
         Ok(facts)
+    }
+
+    /// Sees to it that the model's files are those that its digest names, before an engine gets them. Reads those
+    /// again that were changed since their digest was computed, and those of which nobody knows.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] that names the first one that is not.
+    pub fn check_unchanged(&self, model: &Model) -> Result<()> {
+        for blob in model.manifest.blobs() {
+            let path = self.blob_path(&blob.digest);
+            if mark::holds(&path) {
+                continue;
+            }
+            let there = std::fs::metadata(&path).ok().map(|there| there.len());
+            if there != Some(blob.size) {
+                return Err(damaged(&model.display_name(), blob, there));
+            }
+            self.verify_blob(&blob.digest).map_err(|error| match error {
+                Error::Digest { .. } => damaged(&model.display_name(), blob, there),
+                other => other,
+            })?;
+            mark::set(&path).map_err(Error::io("cannot read", &path))?;
+        }
+        Ok(())
     }
 
     fn verify_blob(&self, digest: &Digest) -> Result<()> {

@@ -19,6 +19,7 @@ mod disk;
 mod fault;
 mod inspect;
 mod lock;
+mod mark;
 mod partial;
 mod read;
 mod stage;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Store, disk, lock, lock::Lease, name_of};
+use super::{Store, disk, lock, lock::Lease, mark, name_of};
 use crate::{
     Artifact, Digest, Error, Hasher, Model, Reference, Result,
     manifest::{Descriptor, Index, MAX_BLOB, Manifest},
@@ -182,6 +182,7 @@ impl Store {
     /// Moves a whole, flushed file to its place among the blobs.
     pub(super) fn keep_blob(&self, from: &Path, digest: &Digest) -> Result<()> {
         let to = self.blob_path(digest);
+        mark::set(from).map_err(Error::io("cannot read", from))?;
         disk::place(from, &to).map_err(Error::io("cannot move a blob to", to))
     }
 }
