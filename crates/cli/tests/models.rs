@@ -64,13 +64,18 @@ fn a_conversation_on_a_terminal_remembers() {
     let mut script =
         script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script, of bsdutils");
     let (mut keys, mut screen) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
+    let (tell, pieces) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = screen.read(&mut piece) {
+            let _ = tell.send(String::from_utf8_lossy(&piece[..count]).into_owned());
+        }
+    });
     let (mut seen, mut at) = (String::new(), 0);
     let mut until = |word: &str| {
         while !seen[at..].contains(word) {
-            let mut piece = [0; 4096];
-            let count = screen.read(&mut piece).unwrap();
-            assert!(count > 0, "it ended before it said {word:?}: {seen}");
-            seen += &String::from_utf8_lossy(&piece[..count]);
+            let piece = pieces.recv_timeout(Duration::from_secs(60));
+            seen += &piece.unwrap_or_else(|_| panic!("it did not say {word:?}: {seen}"));
         }
         at += seen[at..].find(word).unwrap() + word.len();
     };

@@ -5,6 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -53,12 +54,16 @@ $B ln -s /proc/self/fd /new/dev/fd
 $B ip link set lo up
 $B cp /script /new/run/script
 cd /new
+echo machine-begins > /new/dev/ttyS0
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run $B chroot /new /bin/bash /run/script \
     < /new/dev/null > /new/dev/ttyS0 2>&1
 echo "machine-exit $?" > /new/dev/ttyS0
 $B stty -F /new/dev/ttyS0 cooked
 $B poweroff -f
 "#;
+
+/// What the first process says before the script begins.
+const BEGINS: &str = "machine-begins\n";
 
 /// An emulated computer.
 #[derive(Debug)]
@@ -144,38 +149,26 @@ impl Machine {
             self.parameters
         ));
         self.qemu.args(&self.options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut qemu = self.qemu.spawn().context("qemu-system-x86_64")?;
-        let mut console = qemu.stdout.take().context("no console")?;
-        let mut errors = qemu.stderr.take().context("no errors")?;
-        let errors = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = errors.read_to_string(&mut text);
-            text
-        });
-        let console = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = console.read_to_end(&mut bytes);
-            String::from_utf8_lossy(&bytes).replace('\r', "")
-        });
-        let begun = Instant::now();
-        let in_time = loop {
-            if qemu.try_wait()?.is_some() {
-                break true;
+        let mut tries = 0;
+        let (in_time, said) = loop {
+            tries += 1;
+            match boot(&mut self.qemu, patience)? {
+                End::Stalled if tries < 3 => {
+                    eprintln!("the emulated computer's clock stopped while it booted; again")
+                }
+                End::Stalled => {
+                    anyhow::bail!("the emulated computer's clock stopped {tries} times while it booted")
+                }
+                End::Ended(said) => break (true, said),
+                End::Late(said) => break (false, said),
             }
-            if begun.elapsed() > patience {
-                let _ = qemu.kill();
-                let _ = qemu.wait();
-                break false;
-            }
-            std::thread::sleep(Duration::from_millis(20));
         };
-        let said = console.join().unwrap_or_default();
-        let errors = errors.join().unwrap_or_default();
-        anyhow::ensure!(in_time, "the machine took longer than {patience:?}: {said}{errors}");
-        match said.rsplit_once("machine-exit ") {
+        anyhow::ensure!(in_time, "the machine took longer than {patience:?}: {said}");
+        let script = said.split_once(BEGINS).map_or(said.as_str(), |(_, script)| script);
+        match script.rsplit_once("machine-exit ") {
             // What the kernel says last comes behind it.
             Some((said, rest)) if rest.starts_with("0\n") => Ok(said.to_owned()),
-            _ => anyhow::bail!("the machine's script failed: {said}{errors}"),
+            _ => anyhow::bail!("the machine's script failed: {said}"),
         }
     }
 
@@ -219,4 +212,60 @@ impl Machine {
         std::fs::File::create(&path)?.write_all(&packed.stdout)?;
         Ok(path)
     }
+}
+
+/// How a machine ended, with what it and QEMU said.
+enum End {
+    /// By itself.
+    Ended(String),
+    /// It would have taken too long.
+    Late(String),
+    /// Its clock stopped before its script began, which happens to emulated processors.
+    Stalled,
+}
+
+/// What Linux says where no timer goes off any more.
+const STALL: &str = "timer wakeup didn't happen";
+
+fn boot(qemu: &mut Command, patience: Duration) -> anyhow::Result<End> {
+    let mut qemu = qemu.spawn().context("qemu-system-x86_64")?;
+    let mut errors = qemu.stderr.take().context("no errors")?;
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = errors.read_to_string(&mut text);
+        text
+    });
+    let mut console = qemu.stdout.take().context("no console")?;
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let saying = said.clone();
+    let console = std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = console.read(&mut piece) {
+            saying.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..count]);
+        }
+    });
+    let text = || {
+        let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&said).replace('\r', "")
+    };
+    let begun = Instant::now();
+    let (mut in_time, mut stalled, mut booting) = (true, false, true);
+    while qemu.try_wait()?.is_none() && in_time && !stalled {
+        std::thread::sleep(Duration::from_millis(20));
+        in_time = begun.elapsed() <= patience;
+        if booting {
+            let said = text();
+            booting = !said.contains(BEGINS);
+            stalled = booting && said.contains(STALL);
+        }
+    }
+    let _ = qemu.kill();
+    let _ = qemu.wait();
+    let _ = console.join();
+    let said = text() + &errors.join().unwrap_or_default();
+    Ok(match (stalled, in_time) {
+        (true, _) => End::Stalled,
+        (false, true) => End::Ended(said),
+        (false, false) => End::Late(said),
+    })
 }

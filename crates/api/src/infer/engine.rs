@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Duration = Duration::from_millis(300);
+    const LIMIT: Duration = Duration::from_millis(1200);
 
     /// An engine that answers each request so late, all on one connection; the last one never.
     fn engine(pauses: Vec<Duration>) -> (Arc<Serving>, std::path::PathBuf) {
@@ -270,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_engine_may_be_silent_for_its_time_in_each_request_and_not_longer() {
-        let short = Duration::from_millis(200);
+        let short = Duration::from_millis(500);
         let (at, folder) = engine(vec![Duration::ZERO, short, short]);
         let engines = Engines::default();
         for _ in 0..3 {

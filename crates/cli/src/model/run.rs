@@ -136,7 +136,7 @@ impl<'a> Chat<'a> {
                     let _ = editor.add_history_entry(&line);
                     // One answer that fails does not end the conversation.
                     if let Err(message) = self.answer(&line) {
-                        eprintln!("pontoon: {message}");
+                        eprintln!("pontoon: {}", crate::for_a_terminal(&message));
                         self.messages.pop();
                     }
                 }
@@ -219,7 +219,7 @@ impl Printer {
 fn harmless(text: &str) -> Cow<'_, str> {
     let commands = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     match text.contains(commands) {
-        true => text.replace(commands, "\u{fffd}").into(),
+        true => text.replace('\r', "").replace(commands, "\u{fffd}").into(),
         false => text.into(),
     }
 }
@@ -239,6 +239,6 @@ mod tests {
     #[test]
     fn a_model_does_not_command_the_terminal() {
         assert_eq!(harmless("Dear\n\tall: é😀"), "Dear\n\tall: é😀");
-        assert_eq!(harmless("\x1b]0;title\x07\r\u{9b}2J"), "\u{fffd}]0;title\u{fffd}\u{fffd}\u{fffd}2J");
+        assert_eq!(harmless("\x1b]0;title\x07\r\u{9b}2J"), "\u{fffd}]0;title\u{fffd}\u{fffd}2J");
     }
 }

@@ -13,6 +13,11 @@ use crate::launcher::Job;
 use crate::settings::{self, Files, Settings};
 
 impl Plan {
+    /// The files of the model, and those of its draft.
+    fn bundles(&self) -> impl Iterator<Item = &Bundle> {
+        std::iter::once(&self.bundle).chain(self.draft.as_ref().map(|draft| &draft.bundle))
+    }
+
     /// The engine's arguments.
     ///
     /// # Errors
@@ -21,7 +26,7 @@ impl Plan {
         let chosen = &self.effective.settings;
         let own = match self.engine.kind {
             Kind::LlamaServer => {
-                let draft = self.draft.as_ref().and_then(|draft| draft.main().map(Path::to_owned));
+                let draft = self.draft.as_ref().and_then(|draft| draft.bundle.main().map(Path::to_owned));
                 let draft =
                     draft.or_else(|| self.bundle.draft.clone()).filter(|_| chosen.draft != Some(false));
                 let files = Files {
@@ -61,7 +66,7 @@ impl Plan {
     /// As [`Plan::arguments`].
     pub fn job(&self, options: &Options, socket: &Path, slots: Option<&Path>) -> Result<Job, Error> {
         let mut read: Vec<PathBuf> = self.engine.read.clone();
-        for bundle in [Some(&self.bundle), self.draft.as_ref()].into_iter().flatten() {
+        for bundle in self.bundles() {
             read.push(bundle.dir.clone());
             // Where the file system has no hard links the bundle holds symbolic ones.
             let files =
@@ -76,7 +81,7 @@ impl Plan {
             arguments: self.arguments(socket, slots)?,
             environment: environment(&self.engine),
             // A draft from another artifact is as little trusted as the model.
-            check: [Some(&self.bundle), self.draft.as_ref()].into_iter().flatten().cloned().collect(),
+            check: self.bundles().cloned().collect(),
             read,
             write,
             limits: options.limits,
@@ -108,7 +113,11 @@ fn mlx_arguments(chosen: &Settings, bundle: &Bundle, socket: &Path) -> Result<Ve
     // Its log of requests is of no use here, and more detailed levels show prompts.
     add("--log-level", Some("WARNING".to_owned()));
     let template = bundle.chat_template.as_deref().and_then(|path| std::fs::read_to_string(path).ok());
-    if let Some(length) = template.as_ref().map(String::len).filter(|length| *length >= MAX_ARGUMENT) {
+    if let Some(length) = template
+        .as_ref()
+        .map(String::len)
+        .filter(|length| cfg!(target_os = "linux") && *length >= MAX_ARGUMENT)
+    {
         let reason = format!(
             "the chat template has {length} bytes; mlx-lm takes one of at most {} beside the model's own",
             MAX_ARGUMENT - 1

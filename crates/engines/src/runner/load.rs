@@ -67,18 +67,21 @@ impl Loader {
     /// The private folder of its socket, the folder of its slots, and its job.
     fn prepare(&self, plan: &Plan, process: Process) -> Result<(Start, Option<PathBuf>), crate::Error> {
         let options = &self.planner.options;
-        let draft = plan.effective.settings.draft_model.as_deref().filter(|_| plan.draft.is_some());
-        for name in std::iter::once(plan.digest.as_str()).chain(draft) {
-            options.store.check_unchanged(&options.store.resolve(name)?)?;
+        let draft = plan.draft.as_ref().map(|draft| draft.digest.as_str());
+        for digest in std::iter::once(plan.digest.as_str()).chain(draft) {
+            let model = options.store.resolve(digest)?;
+            options.store.check_unchanged(&model)?;
+            // What was pulled again since is another file.
+            options.store.bundle(&model)?;
         }
         let folder = options.run.join(format!("{}-{}", std::process::id(), process.0));
-        files::private_folder(&folder)?;
         let socket = folder.join("engine.sock");
         let place = match &plan.slot_key {
             Some(key) => self.slots.place(key, options.user.map(|user| user.uid))?,
             None => None,
         };
         let job = plan.job(options, &socket, place.as_deref())?;
+        files::private_folder(&folder)?;
         let (health, patience) = (plan.engine.health.clone(), options.load_patience);
         if let Some(user) = options.user {
             for owned in std::iter::once(&folder).chain(&place) {

@@ -29,6 +29,13 @@ pub struct Raise {
     pub embeddings: bool,
 }
 
+/// A model that drafts for another.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub digest: String,
+    pub bundle: Bundle,
+}
+
 /// How a model is run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -42,7 +49,7 @@ pub struct Plan {
     pub facts: Facts,
     pub bundle: Bundle,
     /// Another model that drafts for this one.
-    pub draft: Option<Bundle>,
+    pub draft: Option<Draft>,
     pub modes: Vec<Mode>,
     pub raise: Raise,
     /// Under which its footprint is remembered.
@@ -123,7 +130,7 @@ impl Planner {
         facts: Facts,
         engine: Engine,
         effective: Effective,
-        draft: Option<Bundle>,
+        draft: Option<Draft>,
         modes: Vec<Mode>,
         raise: Raise,
     ) -> Plan {
@@ -250,14 +257,14 @@ impl Planner {
         effective.adjusted(&derived)
     }
 
-    fn draft(&self, chosen: &Settings) -> Result<Option<Bundle>, AcquireError> {
+    fn draft(&self, chosen: &Settings) -> Result<Option<Draft>, AcquireError> {
         let Some(name) = chosen.draft_model.as_deref().filter(|_| chosen.draft != Some(false)) else {
             return Ok(None);
         };
         let model = self.resolve(name)?;
         let bundle = self.options.store.bundle(&model);
         bundle
-            .map(Some)
+            .map(|bundle| Some(Draft { digest: model.digest.to_string(), bundle }))
             .map_err(|e| AcquireError::new(Refusal::LoadFailed { retry_after: None }, e.to_string()))
     }
 }

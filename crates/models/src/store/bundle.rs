@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
 };
 
-use super::{Staging, Store, disk, unpack};
+use super::{Staging, Store, archive::damaged, disk, unpack};
 use crate::{Bundle, Defaults, Error, Format, Model, ModelFile, Result, Role, gguf, gguf::ShardName};
 
 /// The longest path of a file inside a model, in bytes.
@@ -36,10 +37,8 @@ impl Store {
         let staging = self.stage()?;
         for blob in model.manifest.blobs() {
             if !staging.keep(blob)? {
-                return Err(Error::malformed(
-                    model.display_name(),
-                    format!("its blob {} is missing", blob.digest),
-                ));
+                let there = fs::metadata(self.blob_path(&blob.digest)).map(|there| there.len());
+                return Err(damaged(&model.display_name(), blob, there.ok()));
             }
         }
         staging.build_bundle(&dir, &plan)?;
@@ -81,7 +80,8 @@ impl Staging {
 
 fn is_complete(dir: &Path, plan: &Plan) -> bool {
     let same = |name: &String, blob: &PathBuf| match (fs::metadata(dir.join(name)), fs::metadata(blob)) {
-        (Ok(link), Ok(blob)) => link.len() == blob.len(),
+        // The same file, be it by a hard link or a symbolic one; not a copy, nor what the blob was before.
+        (Ok(link), Ok(blob)) => (link.dev(), link.ino()) == (blob.dev(), blob.ino()),
         _ => false,
     };
     dir.is_dir() && plan.links.iter().all(|(name, blob)| same(name, blob))

@@ -89,24 +89,42 @@ impl Store {
     /// [`Error::Malformed`] that names the first one that is not.
     pub fn check_unchanged(&self, model: &Model) -> Result<()> {
         for blob in model.manifest.blobs() {
-            let path = self.blob_path(&blob.digest);
-            if mark::holds(&path) {
-                continue;
-            }
-            let there = std::fs::metadata(&path).ok().map(|there| there.len());
+            let there = std::fs::metadata(self.blob_path(&blob.digest)).ok().map(|there| there.len());
+            let wrong = || damaged(&model.display_name(), blob, there);
             if there != Some(blob.size) {
-                return Err(damaged(&model.display_name(), blob, there));
+                return Err(wrong());
             }
-            self.verify_blob(&blob.digest).map_err(|error| match error {
-                Error::Digest { .. } => damaged(&model.display_name(), blob, there),
-                other => other,
-            })?;
-            mark::set(&path).map_err(Error::io("cannot read", &path))?;
+            match self.check_blob(&blob.digest) {
+                Err(Error::Digest { .. }) => return Err(wrong()),
+                checked => checked?,
+            }
         }
         Ok(())
     }
 
-    fn verify_blob(&self, digest: &Digest) -> Result<()> {
+    /// Reads a blob again, unless it was not changed since that was done.
+    pub(super) fn check_blob(&self, digest: &Digest) -> Result<()> {
+        match mark::holds(&self.blob_path(digest), digest) {
+            true => Ok(()),
+            false => self.verify_blob(digest),
+        }
+    }
+
+    /// Reads a blob again, and marks it accordingly.
+    pub(super) fn verify_blob(&self, digest: &Digest) -> Result<()> {
+        let path = self.blob_path(digest);
+        let before = std::fs::metadata(&path).map_err(Error::io("cannot read", &path))?;
+        log::debug!("reading {} to see that it is whole", path.display());
+        let read = self.read_blob_again(digest);
+        match &read {
+            Ok(()) => mark::set(&path, digest, &before),
+            Err(Error::Digest { .. }) => mark::clear(&path, &before),
+            Err(_) => {}
+        }
+        read
+    }
+
+    fn read_blob_again(&self, digest: &Digest) -> Result<()> {
         let path = self.blob_path(digest);
         let mut file = File::open(&path).map_err(Error::io("cannot open", &path))?;
         let (mut hasher, mut piece) = (Hasher::default(), vec![0; 1 << 20]);

@@ -76,11 +76,17 @@ impl Staging {
         &self.store
     }
 
-    /// Keeps a blob that may be in the store already from being swept, and says whether it is there.
+    /// Keeps a blob that may be in the store already from being swept, and says whether it is there, and whole.
     pub fn keep(&self, blob: &Descriptor) -> Result<bool> {
         self.protect(&blob.digest)?;
         let there = fs::metadata(self.store.blob_path(&blob.digest));
-        Ok(there.is_ok_and(|there| there.len() == blob.size))
+        if !there.is_ok_and(|there| there.len() == blob.size) {
+            return Ok(false);
+        }
+        match self.store.check_blob(&blob.digest) {
+            Err(Error::Digest { .. }) => Ok(false),
+            checked => checked.map(|()| true),
+        }
     }
 
     pub(super) fn protect(&self, digest: &Digest) -> Result<()> {
@@ -163,7 +169,10 @@ impl Staging {
         let parsed = Manifest::parse(manifest)?;
         for blob in parsed.blobs() {
             if !self.keep(blob)? {
-                return Err(Error::malformed("the artifact", format!("its blob {} is missing", blob.digest)));
+                return Err(Error::malformed(
+                    "the artifact",
+                    format!("its blob {} is missing or damaged", blob.digest),
+                ));
             }
         }
         let mut entry = self.put_bytes(&parsed.media_type, manifest)?;
@@ -182,8 +191,14 @@ impl Store {
     /// Moves a whole, flushed file to its place among the blobs.
     pub(super) fn keep_blob(&self, from: &Path, digest: &Digest) -> Result<()> {
         let to = self.blob_path(digest);
-        mark::set(from).map_err(Error::io("cannot read", from))?;
-        disk::place(from, &to).map_err(Error::io("cannot move a blob to", to))
+        let file = fs::metadata(from).map_err(Error::io("cannot read", from))?;
+        mark::set(from, digest, &file);
+        // What is there already and is not whole makes room.
+        let placed = match to.exists() && !mark::holds(&to, digest) {
+            true => disk::rename(from, &to),
+            false => disk::place(from, &to),
+        };
+        placed.map_err(Error::io("cannot move a blob to", to))
     }
 }
 

@@ -107,7 +107,7 @@ fn offered(raw: &RawValue) -> Result<Vec<Offered>, DialectError> {
     tools.into_iter().enumerate().map(|(index, tool)| offer(&Path::Index(&at, index), tool)).collect()
 }
 
-/// One of them. What is `null` is left out and the rest is passed on as it was written: engines take `null` for a value
+/// One of them. What is `null` is left out and the rest of the function is passed on as it was written: engines take `null` for a value
 /// of the wrong kind, and the order of a schema's properties is that of the answer's.
 fn offer(at: &Path<'_>, raw: &RawValue) -> Result<Offered, DialectError> {
     let tool = members(at, raw)?;

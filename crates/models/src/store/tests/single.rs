@@ -161,6 +161,41 @@ fn a_damaged_model_is_not_exported() {
 }
 
 #[test]
+fn a_blob_is_read_again_where_it_was_changed_and_only_there() {
+    let folder = scratch();
+    let store = Store::open(folder.path()).unwrap();
+    let one = add(&store, 1, &[name("me/one")]).unwrap();
+    let mut archive = Vec::new();
+    store.export("me/one", &mut archive).unwrap();
+    let model = store.resolve("me/one").unwrap();
+    store.check_unchanged(&model).unwrap();
+    let (path, digest) = (model.files[0].path.clone(), model.files[0].descriptor.digest);
+    let good = fs::read(&path).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+
+    // As a failing disk does it: nobody has reason to read it, but who reads it all the same finds it, for good.
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, &flipped).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    store.check_unchanged(&model).unwrap();
+    assert!(matches!(store.verify_blob(&digest), Err(Error::Digest { .. })));
+    let error = store.check_unchanged(&model).unwrap_err().to_string();
+    assert!(error.contains("other content"), "{error}");
+
+    // Put right, it is read once and known again.
+    fs::write(&path, &good).unwrap();
+    store.check_unchanged(&model).unwrap();
+    // Changed in the usual way.
+    fs::write(&path, &flipped).unwrap();
+    assert!(store.check_unchanged(&model).is_err());
+    // What comes again takes its place, and is what engines get.
+    assert_eq!(store.load(&archive[..]).unwrap()[0].digest, one);
+    store.check_unchanged(&model).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), good);
+}
+
+#[test]
 fn artifacts_of_other_kinds_live_beside_models() {
     let folder = scratch();
     let store = Store::open(folder.path().join("store")).unwrap();
